@@ -1,0 +1,2 @@
+//! From GRUB to the first guest instruction.
+#![cfg_attr(not(test), no_std)]

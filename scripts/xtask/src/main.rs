@@ -1,0 +1,2 @@
+//! What scripts/run, scripts/test and scripts/bench do.
+fn main() {}

@@ -1,0 +1,7 @@
+//! A freestanding guest that attacks SecVisor.
+#![no_std]
+#![no_main]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

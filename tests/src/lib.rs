@@ -1,0 +1,1 @@
+//! Harness that boots SecVisor and its guests in emulators and judges them from outside.
