@@ -165,7 +165,10 @@ pub const RING_BYTES: usize = RING_HEADER_BYTES + RING_RECORDS * RECORD_BYTES;
 
 /// Offset of the record with this `count` (1 for the first) in the ring.
 pub const fn record_offset(count: u64) -> usize {
-    let slot = count.wrapping_sub(1).wrapping_rem(RING_RECORDS as u64) as usize;
+    let slot = match count.wrapping_sub(1).checked_rem(RING_RECORDS as u64) {
+        Some(slot) => slot as usize,
+        None => 0,
+    };
     RING_HEADER_BYTES.wrapping_add(slot.wrapping_mul(RECORD_BYTES))
 }
 
