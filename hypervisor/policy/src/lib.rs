@@ -16,7 +16,7 @@
 )]
 
 pub mod address;
-// pub mod approval;
+pub mod approval;
 pub mod frame;
 pub mod hypercall;
 pub mod violation;

@@ -1,0 +1,396 @@
+//! The approval list: what the owner signs off, read in place.
+//!
+//! One file of five parts without gaps, all fields little-endian, all reserved bytes zero, names
+//! printable ASCII without spaces, padded with zeroes:
+//!
+//! ```text
+//! header       64: magic[8] version:u32 length:u32 machine:u32 ranges:u32 modules:u32
+//!                  sections:u32 relocations:u32 reserved:u32 entry:u64 reserved[16]
+//! kernel range 96: name[32] physical:u64 filled:u64 virtual:u64 flags:u64 sha256[32]
+//! module       72: name[64] sections:u32 relocations:u32
+//! section      80: name[32] offset:u32 size:u32 region:u32 relocations:u32 sha256[32]
+//! relocation   16: offset:u32 field:u8 base:u8 module:u16 value:u64
+//! ```
+//!
+//! `length` is the whole file's, `machine` is ELF's `e_machine`, `entry` is physical. Kernel
+//! ranges ascend by physical start and share no page; `filled` bytes are hashed and SecVisor
+//! fills the rest of the last page with INT3; flag bit 0 marks init code, which may be released.
+//! Modules ascend by name; the section table holds the sections of the first module, then those
+//! of the second, and so on; the relocation table does the same for sections. What the fields of
+//! the last three parts mean is told at [`Module`], [`Section`] and [`Relocation`].
+//!
+//! The file is hostile until [`ApprovalList::parse`] has seen all of it: every rule is checked
+//! there, once, and the accessors of a parsed list only read.
+
+use core::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::PAGE_SIZE;
+use crate::address::{Gpa, Gva, PhysicalRange};
+
+mod module;
+#[cfg(test)]
+mod tests;
+
+pub use module::{Base, Field, Module, Relocation, Section};
+
+/// First bytes of every approval list.
+pub const MAGIC: [u8; 8] = *b"SVAPPROV";
+/// The version that this code reads and the host tool writes.
+pub const VERSION: u32 = 1;
+/// Size of the header, in bytes.
+pub const HEADER_BYTES: usize = 64;
+/// Size of a kernel range, in bytes.
+pub const RANGE_BYTES: usize = 96;
+/// Size of a module, in bytes.
+pub const MODULE_BYTES: usize = 72;
+/// Size of a section, in bytes.
+pub const SECTION_BYTES: usize = 80;
+/// Size of a relocation, in bytes.
+pub const RELOCATION_BYTES: usize = 16;
+/// Space for the name of a kernel range or a section, in bytes.
+pub const NAME_BYTES: usize = 32;
+/// Space for the name of a module, in bytes.
+pub const MODULE_NAME_BYTES: usize = 64;
+/// Most kernel ranges that a list may hold.
+pub const MAX_RANGES: u32 = 16;
+/// Most modules that a list may hold: a relocation names one in 16 bits.
+pub const MAX_MODULES: u32 = 1 << 16;
+
+/// The processor mode that the kernel is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Architecture {
+    /// 32-bit protected mode (`EM_386`).
+    I386 = 3,
+    /// Long mode (`EM_X86_64`).
+    X86_64 = 62,
+}
+
+impl Architecture {
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::I386 => "i386",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// One past the highest physical address of a kernel.
+    const fn physical_limit(self) -> u64 {
+        match self {
+            Self::I386 => 1 << 32,
+            Self::X86_64 => 1 << 52,
+        }
+    }
+
+    /// One past the highest virtual address, short of the very last page.
+    const fn virtual_limit(self) -> u64 {
+        match self {
+            Self::I386 => 1 << 32,
+            Self::X86_64 => u64::MAX,
+        }
+    }
+}
+
+/// Why bytes are no approval list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListError {
+    /// The part that is wrong.
+    pub part: &'static str,
+    /// Which one of its kind, from 0; `None` for the only one.
+    pub index: Option<usize>,
+    /// What is wrong.
+    pub fault: &'static str,
+    /// The value that is wrong.
+    pub value: u64,
+}
+
+impl fmt::Display for ListError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "approval list: {}", self.part)?;
+        if let Some(index) = self.index {
+            write!(f, " {index}")?;
+        }
+        write!(f, ": {}: {:#x}", self.fault, self.value)
+    }
+}
+
+impl core::error::Error for ListError {}
+
+/// A broken rule and the value that breaks it.
+#[derive(Debug)]
+struct Fault(&'static str, u64);
+
+impl Fault {
+    fn in_part(part: &'static str, index: Option<usize>) -> impl Fn(Self) -> ListError {
+        move |Self(fault, value)| ListError { part, index, fault, value }
+    }
+}
+
+fn require(holds: bool, fault: &'static str, value: impl Into<u64>) -> Result<(), Fault> {
+    if holds { Ok(()) } else { Err(Fault(fault, value.into())) }
+}
+
+/// The fields of a record that are not read yet. What lies past its end reads as zeroes.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn bytes<const N: usize>(&mut self) -> &'a [u8; N] {
+        let (head, tail) = self.0.split_first_chunk().unwrap_or((const { &[0; N] }, &[]));
+        self.0 = tail;
+        head
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(*self.bytes())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(*self.bytes())
+    }
+
+    fn name<const N: usize>(&mut self) -> Result<&'a str, Fault> {
+        let bytes = self.bytes::<N>();
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(N);
+        let (text, padding) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+        let bad = text.iter().find(|byte| !byte.is_ascii_graphic());
+        match bad.or(padding.iter().find(|&&byte| byte != 0)) {
+            Some(&byte) => Err(Fault("byte in a name that is not printable", byte.into())),
+            None if text.is_empty() => Err(Fault("empty name, of bytes", N as u64)),
+            None => Ok(str::from_utf8(text).unwrap_or_default()),
+        }
+    }
+}
+
+/// Takes `count` records from the front of `bytes`.
+fn table<'a, const N: usize>(
+    bytes: &mut &'a [u8],
+    count: u32,
+    fault: &'static str,
+) -> Result<&'a [[u8; N]], Fault> {
+    let size = (count as usize).checked_mul(N);
+    let (head, tail) =
+        size.and_then(|size| bytes.split_at_checked(size)).ok_or(Fault(fault, count.into()))?;
+    *bytes = tail;
+    Ok(head.as_chunks().0)
+}
+
+/// An approval list whose every byte has been checked.
+#[derive(Clone, Copy, Debug)]
+pub struct ApprovalList<'a> {
+    architecture: Architecture,
+    entry: Gpa,
+    ranges: &'a [[u8; RANGE_BYTES]],
+    modules: &'a [[u8; MODULE_BYTES]],
+    sections: &'a [[u8; SECTION_BYTES]],
+    relocations: &'a [[u8; RELOCATION_BYTES]],
+}
+
+impl<'a> ApprovalList<'a> {
+    /// Checks `bytes`, all of them, and gives access to the list they hold.
+    ///
+    /// # Errors
+    /// Whatever breaks a rule of the format: the first such part and value.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ListError> {
+        let list = Self::parse_header(bytes).map_err(Fault::in_part("header", None))?;
+        list.check_ranges()?;
+        list.check_modules()?;
+        Ok(list)
+    }
+
+    fn parse_header(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let size = bytes.len() as u64;
+        let (header, mut rest) = bytes
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(Fault("file shorter than a header, bytes", size))?;
+        let mut fields = Fields(header);
+        let magic = *fields.bytes();
+        require(magic == MAGIC, "not an approval list, it begins with", u64::from_be_bytes(magic))?;
+        let version = fields.u32();
+        require(version == VERSION, "unknown version", version)?;
+        let length = fields.u32();
+        require(u64::from(length) == size, "stated length is not the file's", length)?;
+        let architecture = match fields.u32() {
+            3 => Architecture::I386,
+            62 => Architecture::X86_64,
+            machine => return Err(Fault("unknown machine", machine.into())),
+        };
+        let counts: [u32; 4] = core::array::from_fn(|_| fields.u32());
+        let [ranges, modules, sections, relocations] = counts;
+        let reserved = u64::from(fields.u32());
+        let entry = Gpa(fields.u64());
+        let reserved = reserved | fields.u64() | fields.u64();
+        require(reserved == 0, "reserved bytes are not zero", reserved)?;
+        require(ranges > 0, "no kernel code is approved, ranges", ranges)?;
+        require(ranges <= MAX_RANGES, "more kernel ranges than supported", ranges)?;
+        require(modules <= MAX_MODULES, "more modules than supported", modules)?;
+        let list = Self {
+            architecture,
+            entry,
+            ranges: table(&mut rest, ranges, "more kernel ranges than the file holds")?,
+            modules: table(&mut rest, modules, "more modules than the file holds")?,
+            sections: table(&mut rest, sections, "more sections than the file holds")?,
+            relocations: table(&mut rest, relocations, "more relocations than the file holds")?,
+        };
+        require(rest.is_empty(), "bytes after the last record", rest.len() as u64)?;
+        Ok(list)
+    }
+
+    fn check_ranges(&self) -> Result<(), ListError> {
+        let mut end = 0;
+        for (index, record) in self.ranges.iter().enumerate() {
+            let in_range = Fault::in_part("kernel range", Some(index));
+            let range = CodeRange::decode(record).map_err(&in_range)?;
+            range.check(self.architecture, end).map_err(&in_range)?;
+            for earlier in self.kernel_ranges().take(index) {
+                range.check_against(&earlier).map_err(&in_range)?;
+            }
+            end = range.physical.end();
+        }
+        let entered = self.kernel_ranges().any(|range| range.holds(self.entry));
+        require(entered, "entry point outside the approved code", self.entry.0)
+            .map_err(Fault::in_part("header", None))
+    }
+
+    /// What the kernel is made for.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// The kernel's physical entry point, inside one of its ranges.
+    pub fn entry(&self) -> Gpa {
+        self.entry
+    }
+
+    /// The kernel's code, by ascending physical address.
+    pub fn kernel_ranges(&self) -> impl Iterator<Item = CodeRange<'a>> + Clone + use<'a> {
+        self.ranges.iter().filter_map(|record| CodeRange::decode(record).ok())
+    }
+}
+
+/// A range of kernel code: a section of vmlinux and the frames that it fills.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodeRange<'a> {
+    /// The section's name.
+    pub name: &'a str,
+    /// Its frames, whole ones.
+    pub physical: PhysicalRange,
+    /// The bytes that the section fills, from the start; these are hashed.
+    pub filled: u64,
+    /// Where the kernel runs it.
+    pub virtual_start: Gva,
+    /// Whether it is init code, which may be released once.
+    pub init: bool,
+    /// SHA-256 of the filled bytes.
+    pub sha256: [u8; 32],
+}
+
+impl<'a> CodeRange<'a> {
+    fn decode(record: &'a [u8; RANGE_BYTES]) -> Result<Self, Fault> {
+        let mut fields = Fields(record);
+        let name = fields.name::<NAME_BYTES>()?;
+        let [start, filled, virtual_start, flags] = core::array::from_fn(|_| fields.u64());
+        require(start.is_multiple_of(PAGE_SIZE), "physical start not on a page border", start)?;
+        let aligned = virtual_start.is_multiple_of(PAGE_SIZE);
+        require(aligned, "virtual start not on a page border", virtual_start)?;
+        require(flags <= 1, "unknown flags", flags)?;
+        let physical = PhysicalRange::new(start, filled).and_then(PhysicalRange::grow_to_frames);
+        Ok(Self {
+            name,
+            physical: physical.ok_or(Fault("range empty or past the last address", filled))?,
+            filled,
+            virtual_start: Gva(virtual_start),
+            init: flags == 1,
+            sha256: *fields.bytes(),
+        })
+    }
+
+    fn check(&self, architecture: Architecture, previous_end: u64) -> Result<(), Fault> {
+        let (start, end) = (self.physical.start(), self.physical.end());
+        require(
+            start >= previous_end,
+            "physical start inside or below the range before it",
+            start,
+        )?;
+        let fits = end <= architecture.physical_limit();
+        require(fits, "physical end out of the machine's reach", end)?;
+        let virtual_end = self.virtual_start.0.checked_add(self.physical.length());
+        let fits = virtual_end.is_some_and(|end| end <= architecture.virtual_limit());
+        require(fits, "virtual end out of the machine's reach, from", self.virtual_start.0)
+    }
+
+    fn check_against(&self, earlier: &Self) -> Result<(), Fault> {
+        let (start, end) = (self.virtual_start, self.virtual_end());
+        let apart = end <= earlier.virtual_start || earlier.virtual_end() <= start;
+        require(apart, "virtual range overlaps an earlier one", start.0)?;
+        require(
+            self.name != earlier.name,
+            "name taken by an earlier range, of bytes",
+            self.name.len() as u64,
+        )
+    }
+
+    /// One past the last virtual address of its pages.
+    pub fn virtual_end(&self) -> Gva {
+        Gva(self.virtual_start.0.saturating_add(self.physical.length()))
+    }
+
+    /// Whether the byte at `address` is one of the filled ones.
+    pub fn holds(&self, address: Gpa) -> bool {
+        address.0.checked_sub(self.physical.start()).is_some_and(|offset| offset < self.filled)
+    }
+
+    /// Whether the virtual address lies in its pages.
+    pub fn holds_virtual(&self, address: Gva) -> bool {
+        self.virtual_start <= address && address < self.virtual_end()
+    }
+
+    /// What the section leaves of its last page, to be filled with INT3; `None` if nothing.
+    pub fn slack(&self) -> Option<PhysicalRange> {
+        let start = self.physical.start().checked_add(self.filled)?;
+        PhysicalRange::between(start, self.physical.end())
+    }
+
+    /// Compares the section's bytes, as loaded, with what the owner approved.
+    ///
+    /// # Errors
+    /// [`Mismatch`] if a byte or the length differs.
+    pub fn verify(&self, bytes: &[u8]) -> Result<(), Mismatch<'a>> {
+        let found: [u8; 32] = Sha256::digest(bytes).into();
+        if bytes.len() as u64 == self.filled && found == self.sha256 {
+            Ok(())
+        } else {
+            Err(Mismatch { name: self.name, expected: self.sha256, found })
+        }
+    }
+}
+
+/// Code that is not what the owner approved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mismatch<'a> {
+    /// The section's name.
+    pub name: &'a str,
+    /// SHA-256 in the approval list.
+    pub expected: [u8; 32],
+    /// SHA-256 of the bytes that are there.
+    pub found: [u8; 32],
+}
+
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, expected, found) = (self.name, Hex(&self.expected), Hex(&self.found));
+        write!(f, "section {name}: approved SHA-256 {expected}, found {found}")
+    }
+}
+
+/// Bytes shown as hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

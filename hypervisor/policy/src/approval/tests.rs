@@ -1,0 +1,355 @@
+use super::*;
+use proptest::prelude::*;
+
+fn name<const N: usize>(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(N, 0);
+    bytes
+}
+
+fn words<const N: usize>(values: [u32; N]) -> Vec<u8> {
+    values.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn longs<const N: usize>(values: [u64; N]) -> Vec<u8> {
+    values.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+fn range(text: &str, physical: u64, filled: u64, virtual_start: u64, flags: u64) -> Vec<u8> {
+    [name::<32>(text), longs([physical, filled, virtual_start, flags]), vec![0xAB; 32]].concat()
+}
+
+fn section(text: &str, offset: u32, size: u32, region: u32, relocations: u32) -> Vec<u8> {
+    [name::<32>(text), words([offset, size, region, relocations]), vec![0xCD; 32]].concat()
+}
+
+fn relocation(offset: u32, field: u8, base: u8, module: u16, value: u64) -> Vec<u8> {
+    let [low, high] = module.to_le_bytes();
+    [words([offset]), vec![field, base, low, high], longs([value])].concat()
+}
+
+#[derive(Clone)]
+struct Parts {
+    machine: u32,
+    entry: u64,
+    ranges: Vec<Vec<u8>>,
+    modules: Vec<(&'static str, u32, u32)>,
+    sections: Vec<Vec<u8>>,
+    relocations: Vec<Vec<u8>>,
+}
+
+impl Parts {
+    fn build(&self) -> Vec<u8> {
+        let modules = self.modules.iter().map(|&(text, sections, relocations)| {
+            [name::<64>(text), words([sections, relocations])].concat()
+        });
+        let tables = [
+            self.ranges.concat(),
+            modules.flatten().collect(),
+            self.sections.concat(),
+            self.relocations.concat(),
+        ]
+        .concat();
+        let counts =
+            [self.ranges.len(), self.modules.len(), self.sections.len(), self.relocations.len()];
+        [
+            MAGIC.to_vec(),
+            words([VERSION, (HEADER_BYTES + tables.len()) as u32, self.machine]),
+            words(counts.map(|count| count as u32)),
+            words([0]),
+            longs([self.entry, 0, 0]),
+            tables,
+        ]
+        .concat()
+    }
+}
+
+/// Two ranges; a module `a` with a core and an init section, and a module `b` that calls it.
+fn honest() -> Parts {
+    Parts {
+        machine: 62,
+        entry: 0x100_0000,
+        ranges: vec![
+            range(".text", 0x100_0000, 0x5123, 0xffff_ffff_8100_0000, 0),
+            range(".init.text", 0x100_7000, 0x2000, 0xffff_ffff_8100_7000, 1),
+        ],
+        modules: vec![("a", 2, 3), ("b", 1, 1)],
+        sections: vec![
+            section(".text", 0, 0x100, 0, 2),
+            section(".init.text", 0, 0x40, 1, 1),
+            section(".text", 0x40, 8, 0, 1),
+        ],
+        relocations: vec![
+            relocation(0, 3, 0, 0, 0xffff_ffff_8100_0123),
+            relocation(4, 2, 1, 0, 0x2000),
+            relocation(0x38, 4, 2, 0, 0),
+            relocation(4, 3, 1, 0, (-4i64) as u64),
+        ],
+    }
+}
+
+fn rejected(change: impl FnOnce(&mut Parts)) -> String {
+    let mut parts = honest();
+    change(&mut parts);
+    ApprovalList::parse(&parts.build()).expect_err("a bad list was accepted").to_string()
+}
+
+fn rejected_bytes(change: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut bytes = honest().build();
+    change(&mut bytes);
+    ApprovalList::parse(&bytes).expect_err("a bad list was accepted").to_string()
+}
+
+#[test]
+fn an_honest_list_gives_back_what_it_holds() {
+    let bytes = honest().build();
+    let list = ApprovalList::parse(&bytes).unwrap();
+    assert_eq!(list.architecture(), Architecture::X86_64);
+    assert_eq!(list.entry(), Gpa(0x100_0000));
+    let ranges: Vec<_> = list.kernel_ranges().collect();
+    assert_eq!(ranges.len(), 2);
+    let text = ranges[0];
+    assert_eq!((text.name, text.filled, text.init), (".text", 0x5123, false));
+    assert_eq!(text.physical, PhysicalRange::between(0x100_0000, 0x100_6000).unwrap());
+    assert_eq!(text.slack(), PhysicalRange::between(0x100_5123, 0x100_6000));
+    assert_eq!(text.virtual_end(), Gva(0xffff_ffff_8100_6000));
+    assert!(text.holds_virtual(Gva(0xffff_ffff_8100_5fff)));
+    assert!(!text.holds_virtual(Gva(0xffff_ffff_8100_6000)));
+    assert!(text.holds(Gpa(0x100_5122)) && !text.holds(Gpa(0x100_5123)));
+    assert_eq!((ranges[1].init, ranges[1].slack()), (true, None));
+
+    let modules: Vec<_> = list.modules().collect();
+    assert_eq!(modules.iter().map(|module| module.name).collect::<Vec<_>>(), ["a", "b"]);
+    let sections: Vec<_> = modules[0].sections().collect();
+    assert_eq!((sections[0].name, sections[0].size, sections[0].init), (".text", 0x100, false));
+    assert_eq!((sections[1].name, sections[1].init), (".init.text", true));
+    let relocations: Vec<_> = modules.iter().flat_map(Module::sections).collect();
+    let bases: Vec<_> = relocations.iter().flat_map(Section::relocations).collect();
+    assert_eq!(bases.iter().map(|r| r.offset).collect::<Vec<_>>(), [0, 4, 0x38, 4]);
+    assert_eq!(
+        bases.iter().map(|r| r.base).collect::<Vec<_>>(),
+        [Base::Kernel, Base::Core(0), Base::Init, Base::Core(0)]
+    );
+    assert_eq!(bases[3].value as i64, -4);
+}
+
+#[test]
+fn messages_name_the_part_and_the_value() {
+    assert_eq!(
+        rejected(|list| list.ranges[1][32] = 1),
+        "approval list: kernel range 1: physical start not on a page border: 0x1007001"
+    );
+    assert_eq!(rejected_bytes(|bytes| bytes[8] = 7), "approval list: header: unknown version: 0x7");
+}
+
+#[test]
+fn headers_are_checked() {
+    type Change = fn(&mut Vec<u8>);
+    for (message, change) in [
+        ("begins with: 0x7f56415050524f56", (|b| b[0] = 0x7f) as Change),
+        ("shorter than a header, bytes: 0x3f", |b| b.truncate(63)),
+        ("shorter than a header, bytes: 0x0", |b| b.clear()),
+        ("stated length", |b| b.push(0)),
+        ("stated length", |b| b.truncate(200)),
+        ("unknown machine: 0x28", |b| b[16] = 40),
+        ("reserved bytes are not zero: 0x1", |b| b[36] = 1),
+        ("reserved bytes are not zero: 0x5", |b| b[48] = 5),
+        ("reserved bytes are not zero", |b| b[63] = 1),
+        ("no kernel code is approved", |b| b[20] = 0),
+        ("more kernel ranges than supported: 0x11", |b| b[20] = 17),
+        ("more kernel ranges than the file holds: 0x10", |b| b[20] = 16),
+        ("more modules than supported: 0xffff0002", |b| b[26..28].fill(0xFF)),
+        ("more modules than the file holds: 0xff02", |b| b[25] = 0xFF),
+        ("more sections than the file holds: 0xffffff03", |b| b[29..32].fill(0xFF)),
+        ("more relocations than the file holds: 0xffffff04", |b| b[33..36].fill(0xFF)),
+        ("bytes after the last record: 0x10", |b| b[32] = 3),
+    ] {
+        let error = rejected_bytes(change);
+        assert!(error.contains(message), "{error} is not about: {message}");
+    }
+}
+
+#[test]
+fn ranges_are_checked() {
+    let high = 0xffff_ffff_8100_0000;
+    for (message, at, bad) in [
+        ("empty name", 1, range("", 0x100_7000, 1, high + 0x7000, 0)),
+        ("printable: 0x20", 1, range("a b", 0x100_7000, 1, high + 0x7000, 0)),
+        ("printable: 0x61", 1, range("x\0a", 0x100_7000, 1, high + 0x7000, 0)),
+        ("printable: 0xc3", 1, range("\u{e9}", 0x100_7000, 1, high + 0x7000, 0)),
+        ("empty or past the last", 1, range("x", 0x100_7000, 0, high + 0x7000, 0)),
+        ("empty or past the last", 1, range("x", 0x100_7000, u64::MAX, high + 0x7000, 0)),
+        ("empty or past the last", 1, range("x", 0x1000, u64::MAX - 0x1001, high + 0x7000, 0)),
+        ("inside or below", 1, range("x", 0x100_5000, 1, high + 0x7000, 0)),
+        ("inside or below", 1, range("x", 0, 1, high + 0x7000, 0)),
+        (
+            "out of the machine's reach: 0x10000000001000",
+            1,
+            range("x", 1 << 52, 1, high + 0x7000, 0),
+        ),
+        ("virtual start not on", 1, range("x", 0x100_7000, 1, high + 0x7001, 0)),
+        ("virtual end out of", 1, range("x", 0x100_7000, 1, !0xFFF, 0)),
+        ("virtual range overlaps", 1, range("x", 0x100_7000, 1, high + 0x5000, 0)),
+        ("virtual range overlaps", 1, range("x", 0x100_7000, 0x1001, high - 0x1000, 0)),
+        ("name taken", 1, range(".text", 0x100_7000, 1, high + 0x7000, 0)),
+        ("unknown flags: 0x2", 1, range("x", 0x100_7000, 1, high + 0x7000, 2)),
+        ("entry point outside", 0, range("x", 0x100_0000 - 0x1000, 0x1000, high, 0)),
+    ] {
+        let error = rejected(|list| list.ranges[at] = bad);
+        assert!(error.contains(message), "{error} is not about: {message}");
+    }
+    let error = rejected(|list| list.entry = 0x100_5123);
+    assert!(error.contains("entry point outside the approved code: 0x1005123"), "{error}");
+    let error = rejected(|list| list.machine = 3);
+    assert!(error.contains("virtual end out of"), "{error}");
+    let mut low = honest();
+    low.machine = 3;
+    low.ranges = vec![range(".text", 0x10_0000, 1, 0xc010_0000, 0)];
+    low.entry = 0x10_0000;
+    assert_eq!(ApprovalList::parse(&low.build()).unwrap().architecture(), Architecture::I386);
+}
+
+#[test]
+fn modules_are_checked() {
+    type Change = fn(&mut Parts);
+    for (message, change) in [
+        ("module 1: name not above", (|list| list.modules[1].0 = "a") as Change),
+        ("module 0: empty name", |list| list.modules[0].0 = ""),
+        ("module 0: more sections than the list has left: 0x4", |list| list.modules[0].1 = 4),
+        ("module 1: more relocations than the list", |list| list.modules[1].2 = 2),
+        ("header: sections or relocations of no module: 0x2", |list| list.modules.truncate(1)),
+        ("module 0: relocations of no section: 0x1", |list| list.modules[0].2 = 4),
+        ("module 0: more relocations than the module has left", |list| list.modules[0].2 = 2),
+        ("unknown region: 0x2", |list| list.sections[1] = section("x", 0, 0x40, 2, 1)),
+        ("empty section", |list| list.sections[1] = section("x", 0, 0, 1, 1)),
+        ("section wraps", |list| list.sections[2] = section("x", u32::MAX, 1, 0, 1)),
+        ("section inside or below", |list| list.sections[1] = section("x", 0xFF, 0x40, 0, 1)),
+        ("past its section's end, at: 0x4", |list| list.sections[2] = section("x", 0x40, 7, 0, 1)),
+        ("past its section's end", |list| list.relocations[3] = relocation(u32::MAX, 3, 0, 0, 0)),
+        ("relocation inside or below", |list| list.relocations[1] = relocation(3, 3, 0, 0, 0)),
+        ("relocation field: 0x5", |list| list.relocations[0] = relocation(0, 5, 0, 0, 0)),
+        ("relocation base: 0x3", |list| list.relocations[0] = relocation(0, 3, 3, 0, 0)),
+        ("relocation base: 0x0", |list| list.relocations[0] = relocation(0, 3, 0, 1, 0)),
+        ("relocation to no module: 0x2", |list| list.relocations[0] = relocation(0, 3, 1, 2, 0)),
+    ] {
+        let error = rejected(change);
+        assert!(error.contains(message), "{error} is not about: {message}");
+    }
+}
+
+#[test]
+fn code_is_verified_by_hash_and_length() {
+    let code = [0x90; 0x123];
+    let sha256 = Sha256::digest(code).into();
+    let physical = PhysicalRange::between(0x1000, 0x2000).unwrap();
+    let (name, filled, virtual_start, init) = (".text", 0x123, Gva(0x1000), false);
+    let range = CodeRange { name, physical, filled, virtual_start, init, sha256 };
+    assert_eq!(range.verify(&code), Ok(()));
+    let longer = CodeRange { filled: 0x124, ..range };
+    assert!(longer.verify(&code).is_err());
+    let mut changed = code;
+    changed[0x122] ^= 1;
+    let message = range.verify(&changed).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        format!(
+            "section .text: approved SHA-256 {}, found {}",
+            Hex(&sha256),
+            Hex(&Sha256::digest(changed))
+        )
+    );
+    assert_eq!(Hex(&[0x0A, 0xFF]).to_string(), "0aff");
+}
+
+/// What callers rely on, said a second time.
+fn assert_sound(list: &ApprovalList) {
+    let ranges: Vec<_> = list.kernel_ranges().collect();
+    assert!(!ranges.is_empty() && ranges.len() <= MAX_RANGES as usize);
+    assert!(ranges.iter().any(|range| {
+        let start = range.physical.start();
+        (start..start + range.filled).contains(&list.entry().0)
+    }));
+    for (at, range) in ranges.iter().enumerate() {
+        assert!(range.physical.is_page_aligned() && range.virtual_start.0 % PAGE_SIZE == 0);
+        assert!(range.filled > range.physical.length() - PAGE_SIZE);
+        assert!(range.filled <= range.physical.length());
+        assert!(range.name.len() <= NAME_BYTES && range.name.chars().all(|c| c.is_ascii_graphic()));
+        for other in &ranges[..at] {
+            assert!(other.physical.end() <= range.physical.start() && other.name != range.name);
+        }
+    }
+    let modules: Vec<_> = list.modules().collect();
+    assert_eq!(modules.len(), list.modules.len());
+    assert!(modules.is_sorted_by(|a, b| a.name < b.name));
+    let sections: Vec<_> = modules.iter().flat_map(Module::sections).collect();
+    assert_eq!(sections.len(), list.sections.len());
+    for section in &sections {
+        assert!(section.size > 0 && section.offset.checked_add(section.size).is_some());
+        for relocation in section.relocations() {
+            assert!(relocation.offset + relocation.field.width() <= section.size);
+        }
+    }
+    let relocations = sections.iter().flat_map(Section::relocations).count();
+    assert_eq!(relocations, list.relocations.len());
+}
+
+#[test]
+fn every_changed_byte_is_rejected_or_gives_a_sound_list() {
+    let honest = honest().build();
+    assert_sound(&ApprovalList::parse(&honest).unwrap());
+    for at in 0..honest.len() {
+        for change in 1..=u8::MAX {
+            let mut bytes = honest.clone();
+            bytes[at] ^= change;
+            if let Ok(list) = ApprovalList::parse(&bytes) {
+                assert_sound(&list);
+            }
+        }
+        assert!(ApprovalList::parse(&honest[..at]).is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_judged(bytes: Vec<u8>) {
+        prop_assert!(ApprovalList::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn any_records_are_judged(
+        counts in prop::array::uniform4(0u32..4),
+        entry: u64,
+        mut body in prop::collection::vec(any::<u8>(), 512),
+        at: usize,
+    ) {
+        let [ranges, modules, sections, relocations] = counts;
+        let size = ranges * 96 + modules * 72 + sections * 80 + relocations * 16;
+        // One good range now and then, so that the later parts are reached.
+        body[..96].copy_from_slice(&range("x", 0, 0x1000, 0, 0));
+        body.resize(size as usize, at as u8);
+        let bytes = [
+            MAGIC.to_vec(),
+            words([VERSION, size + 64, 62, ranges, modules, sections, relocations, 0]),
+            longs([entry % 0x2000, 0, 0]),
+            body,
+        ]
+        .concat();
+        if let Ok(list) = ApprovalList::parse(&bytes) {
+            assert_sound(&list);
+        }
+    }
+
+    #[test]
+    fn several_changed_words_are_rejected_or_give_a_sound_list(
+        changes in prop::collection::vec((0usize..1000, any::<u32>()), 1..4),
+    ) {
+        let mut bytes = honest().build();
+        for (at, value) in changes {
+            let at = at % (bytes.len() / 4) * 4;
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        if let Ok(list) = ApprovalList::parse(&bytes) {
+            assert_sound(&list);
+        }
+    }
+}
