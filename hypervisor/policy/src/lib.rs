@@ -16,9 +16,15 @@
 )]
 
 pub mod address;
+pub mod apic;
 pub mod approval;
+pub mod fault;
+pub mod flush;
 pub mod frame;
 pub mod hypercall;
+pub mod msr;
+pub mod nested;
+pub mod port;
 pub mod violation;
 
 /// Size of a page and of a frame, in bytes.

@@ -1,0 +1,122 @@
+//! Writes to the local APIC and the I/O APIC, by which a processor can be thrown out of SecVisor.
+//!
+//! INIT resets a processor and SIPI lets it run anywhere; SMI enters firmware. None may be raised
+//! by the guest. (APM vol. 2, 16.5, 16.6; register offsets as in its table 16-2)
+
+/// Offset of the interrupt command register's low half in the local APIC's page.
+const ICR_LOW: u64 = 0x300;
+/// x2APIC registers are MSRs from here, one per 16 bytes of the page.
+const X2APIC_BASE: u32 = 0x800;
+
+/// Whether a delivery mode (bits 8 to 10 of ICR, LVT and redirection entries) only interrupts.
+const fn interrupts_only(value: u64, allowed: u8) -> bool {
+    allowed & (1 << ((value >> 8) & 7)) != 0
+}
+
+const FIXED: u8 = 1 << 0;
+const LOWEST_PRIORITY: u8 = 1 << 1;
+const NMI: u8 = 1 << 4;
+const EXTERNAL: u8 = 1 << 7;
+
+/// Whether a write of `value` to the local APIC register at `offset` (bytes into its page) may
+/// pass.
+pub const fn local_write_allowed(offset: u64, value: u64) -> bool {
+    match offset {
+        ICR_LOW => interrupts_only(value, FIXED | LOWEST_PRIORITY | NMI),
+        // LVT: timer, thermal, performance counter, LINT0, LINT1, error; the extended ones.
+        0x320 | 0x330 | 0x340 | 0x350 | 0x360 | 0x370 | 0x500..=0x53F => {
+            interrupts_only(value, FIXED | NMI | EXTERNAL)
+        }
+        _ => true,
+    }
+}
+
+/// Whether a WRMSR of `value` to the x2APIC register `msr` (800h-8FFh) may pass.
+pub const fn x2apic_write_allowed(msr: u32, value: u64) -> bool {
+    local_write_allowed((msr.wrapping_sub(X2APIC_BASE) as u64) << 4, value)
+}
+
+/// Whether a write of `value` to the I/O APIC register with this `index` may pass. Low halves of
+/// redirection entries have even indices from 10h.
+pub const fn io_write_allowed(index: u8, value: u32) -> bool {
+    index < 0x10
+        || !index.is_multiple_of(2)
+        || interrupts_only(value as u64, FIXED | LOWEST_PRIORITY | NMI | EXTERNAL)
+}
+
+/// Whether APIC_BASE (MSR 1Bh) may change from `old` to `new`: the address and the boot-processor
+/// flag stay, and the mode moves only as the processor allows (APM vol. 2, 16.9).
+pub const fn base_write_allowed(old: u64, new: u64) -> bool {
+    const MODE: u64 = 3 << 10;
+    const DISABLED: u64 = 0;
+    const X2APIC_ONLY: u64 = 1 << 10;
+    const XAPIC: u64 = 2 << 10;
+    const X2APIC: u64 = 3 << 10;
+    let same_place = old & !MODE == new & !MODE;
+    let allowed = match (old & MODE, new & MODE) {
+        (X2APIC_ONLY, _) | (_, X2APIC_ONLY) => false,
+        (_, DISABLED) | (DISABLED, XAPIC) | (XAPIC, _) | (X2APIC, X2APIC) => true,
+        _ => false,
+    };
+    same_place && allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODES: [(u64, bool); 8] = [
+        (0, true),  // fixed
+        (1, true),  // lowest priority
+        (2, false), // SMI
+        (3, false),
+        (4, true),  // NMI
+        (5, false), // INIT
+        (6, false), // start-up
+        (7, false),
+    ];
+
+    #[test]
+    fn interrupt_commands_that_reset_or_start_a_processor_are_refused() {
+        for (mode, allowed) in MODES {
+            for rest in [0x0C_40FF, 0x0008_0020, 0x0004_C000] {
+                let value = rest & !0x700 | mode << 8;
+                assert_eq!(local_write_allowed(0x300, value), allowed, "{value:#x}");
+                assert_eq!(x2apic_write_allowed(0x830, value | 7 << 32), allowed, "{value:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_local_vector_raises_init_or_smi() {
+        for offset in [0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x500, 0x530] {
+            assert!(!local_write_allowed(offset, 5 << 8));
+            assert!(!local_write_allowed(offset, 2 << 8));
+            assert!(local_write_allowed(offset, 7 << 8));
+            assert!(!x2apic_write_allowed(0x800 + (offset >> 4) as u32, 5 << 8));
+        }
+        assert!(local_write_allowed(0xB0, u64::MAX));
+    }
+
+    #[test]
+    fn no_redirection_entry_raises_init_or_smi() {
+        for index in (0x10..=0xFE).step_by(2) {
+            assert!(!io_write_allowed(index, 5 << 8) && !io_write_allowed(index, 2 << 8));
+            assert!(io_write_allowed(index, 0x1_0030) && io_write_allowed(index + 1, 5 << 8));
+        }
+        assert!(io_write_allowed(0, 5 << 8));
+    }
+
+    #[test]
+    fn the_local_apic_stays_where_it_is() {
+        let here = 0xFEE0_0900;
+        assert!(base_write_allowed(here, here));
+        assert!(base_write_allowed(here, here | 1 << 10));
+        assert!(base_write_allowed(here, here & !(1 << 11)));
+        assert!(!base_write_allowed(here, here + 0x1000));
+        assert!(!base_write_allowed(here, here & !(1 << 8)));
+        assert!(!base_write_allowed(here | 1 << 10, here), "x2APIC to xAPIC goes by way of off");
+        assert!(!base_write_allowed(here & !(1 << 11), here | 1 << 10));
+        assert!(!base_write_allowed(here, here & !(1 << 11) | 1 << 10));
+    }
+}

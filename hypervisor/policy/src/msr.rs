@@ -1,0 +1,199 @@
+//! Model-specific registers: what the guest may read and write.
+//!
+//! One table, an allow list: a register that is not in it cannot be written.
+
+/// What a guest's access to a register does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rule {
+    /// Reads and writes reach the hardware with no exit.
+    Pass,
+    /// Reads reach the hardware; SecVisor performs the write after a check of its own.
+    Checked,
+    /// Reads reach the hardware; the write is dropped, the register keeps its value.
+    Ignored,
+    /// SecVisor answers reads and keeps what is written.
+    Shadowed,
+    /// Reads reach the hardware; a write is a violation.
+    ReadOnly,
+    /// Neither exists for the guest: #GP, and a write is a violation too.
+    Absent,
+}
+
+/// Extended feature enable register.
+pub const EFER: u32 = 0xC000_0080;
+/// Selectors for SYSCALL and SYSRET.
+pub const STAR: u32 = 0xC000_0081;
+/// Entry point of 64-bit SYSCALL.
+pub const LSTAR: u32 = 0xC000_0082;
+/// Entry point of SYSCALL from compatibility mode.
+pub const CSTAR: u32 = 0xC000_0083;
+/// Flags that SYSCALL clears.
+pub const SFMASK: u32 = 0xC000_0084;
+/// Local APIC base.
+pub const APIC_BASE: u32 = 0x1B;
+/// Code segment of SYSENTER.
+pub const SYSENTER_CS: u32 = 0x174;
+/// Debug control.
+pub const DEBUGCTL: u32 = 0x1D9;
+
+/// A row of the table: first and last register, the rule, the reason.
+pub type Row = (u32, u32, Rule, &'static str);
+
+/// Every register that is not simply [`Rule::ReadOnly`]. Rows do not overlap.
+pub const TABLE: &[Row] = &[
+    (0x10, 0x10, Rule::Pass, "time stamp counter"),
+    (APIC_BASE, APIC_BASE, Rule::Checked, "the local APIC's page is guarded where it is"),
+    (0x48, 0x49, Rule::Pass, "speculation control: the guest's own"),
+    (0x8B, 0x8B, Rule::Ignored, "microcode revision: kernels write 0 before they read it"),
+    (0xE7, 0xE8, Rule::Pass, "frequency counters"),
+    (SYSENTER_CS, SYSENTER_CS, Rule::Ignored, "SYSENTER is hidden: its code segment stays 0"),
+    (0x175, 0x176, Rule::Pass, "without a code segment SYSENTER raises #GP"),
+    (0x179, 0x17B, Rule::Ignored, "machine check control stays as firmware left it"),
+    (DEBUGCTL, DEBUGCTL, Rule::Checked, "branch single-step would escape the segment-load step"),
+    (0x277, 0x277, Rule::Pass, "page attributes: the VMCB holds the guest's own"),
+    (0x400, 0x47F, Rule::Ignored, "machine check banks stay as firmware left them"),
+    (0x800, 0x8FF, Rule::Checked, "x2APIC: INIT and SIPI are refused"),
+    (EFER, EFER, Rule::Shadowed, "SVME is hidden, SCE is off in the user view"),
+    (STAR, SFMASK, Rule::Checked, "SecVisor performs SYSCALL from the user view"),
+    (0xC000_0100, 0xC000_0103, Rule::Pass, "FS, GS and KernelGS bases, TSC_AUX"),
+    (0xC001_0000, 0xC001_0007, Rule::Pass, "performance counters"),
+    (
+        0xC001_0114,
+        0xC001_011B,
+        Rule::Absent,
+        "SVM: hidden, and VM_HSAVE_PA names SecVisor's memory",
+    ),
+    (0xC001_011F, 0xC001_011F, Rule::Pass, "speculation control, virtual form"),
+    (0xC001_0200, 0xC001_020B, Rule::Pass, "performance counters"),
+    (0xC001_1029, 0xC001_1029, Rule::Ignored, "DE_CFG: kernels set the serializing LFENCE"),
+];
+
+/// The rule for a register.
+pub fn rule(msr: u32) -> Rule {
+    let row = TABLE.iter().find(|row| row.0 <= msr && msr <= row.1);
+    row.map_or(Rule::ReadOnly, |row| row.2)
+}
+
+/// Size of the permission map, in bytes (APM vol. 2, 15.11).
+pub const MAP_BYTES: usize = 8192;
+
+/// The permission map that follows from the table: two bits per register (read, write) for each
+/// of the three ranges that it covers; accesses outside always exit.
+pub fn fill_map(map: &mut [u8; MAP_BYTES]) {
+    for (slot, base) in map.chunks_mut(2048).zip([0, 0xC000_0000, 0xC001_0000, u32::MAX]) {
+        for (registers, byte) in slot.iter_mut().enumerate() {
+            *byte = (0..4u32).fold(0, |bits, index| {
+                let register = (registers as u32).wrapping_mul(4).wrapping_add(index);
+                let exits = if base == u32::MAX { 3 } else { exits(base | register) };
+                bits | exits << index.wrapping_mul(2)
+            });
+        }
+    }
+}
+
+/// Bit 0: reads exit; bit 1: writes exit.
+fn exits(msr: u32) -> u8 {
+    match rule(msr) {
+        Rule::Pass => 0,
+        Rule::Checked | Rule::Ignored | Rule::ReadOnly => 2,
+        Rule::Shadowed | Rule::Absent => 3,
+    }
+}
+
+const SCE: u64 = 1;
+const LME: u64 = 1 << 8;
+const LMA: u64 = 1 << 10;
+/// Secure virtual machine enable: set while the guest runs, never seen by it.
+pub const SVME: u64 = 1 << 12;
+/// What the guest may change: SCE, LME, NXE, FFXSR, TCE, and LMA as it is.
+const GUEST_EFER: u64 = SCE | LME | LMA | 1 << 11 | 1 << 14 | 1 << 15;
+
+/// EFER after the guest wrote `new` where the hardware holds `old`; `None` if it must get #GP:
+/// a bit that it may not set, or LME changed while `paging` is on (APM vol. 2, 3.1.7).
+pub const fn efer_write(old: u64, new: u64, paging: bool) -> Option<u64> {
+    let lme_changes = (old ^ new) & LME != 0;
+    if new & !GUEST_EFER != 0 || (paging && lme_changes) {
+        return None;
+    }
+    Some(new & !LMA | old & LMA | SVME)
+}
+
+/// Whether `address` is canonical for 48-bit virtual addresses, which the hardware demands of
+/// entry points.
+pub const fn is_canonical(address: u64) -> bool {
+    let upper = address >> 47;
+    upper == 0 || upper == 0x1_FFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_disjoint() {
+        assert!(TABLE.iter().all(|row| row.0 <= row.1));
+        assert!(TABLE.windows(2).all(|rows| rows[0].1 < rows[1].0));
+    }
+
+    #[test]
+    fn what_moves_memory_or_processors_cannot_be_written() {
+        let denied = [
+            0x79,
+            0x200,
+            0x20F,
+            0x250,
+            0x268,
+            0x2FF, // microcode, MTRRs
+            0xC001_0010,
+            0xC001_0015,
+            0xC001_0016,
+            0xC001_0019,
+            0xC001_001A,
+            0xC001_001D,
+            0xC001_0020,
+            0xC001_0058,
+            0xC001_0111,
+            0xC001_0112,
+            0xC001_0113,
+        ];
+        assert!(denied.into_iter().all(|msr| rule(msr) == Rule::ReadOnly));
+        assert!((0xC001_0114..=0xC001_011B).all(|msr| rule(msr) == Rule::Absent));
+        assert_eq!(rule(0x1234_5678), Rule::ReadOnly);
+    }
+
+    #[test]
+    fn the_map_says_what_the_table_does() {
+        let mut map = [0; MAP_BYTES];
+        fill_map(&mut map);
+        let bits = |msr: u32| {
+            let (slot, base) = match msr {
+                0..0x2000 => (0, 0),
+                0xC000_0000..0xC000_2000 => (2048, 0xC000_0000),
+                _ => (4096, 0xC001_0000),
+            };
+            let at = (msr - base) as usize * 2;
+            map[slot + at / 8] >> (at % 8) & 3
+        };
+        for base in [0, 0xC000_0000, 0xC001_0000] {
+            for msr in base..base + 0x2000 {
+                assert_eq!(bits(msr), exits(msr), "{msr:#x}");
+            }
+        }
+        assert!(map[6144..].iter().all(|&byte| byte == 0xFF));
+        assert_eq!((bits(0xC000_0101), bits(0x1B), bits(EFER), bits(0xC001_0010)), (0, 2, 3, 2));
+    }
+
+    #[test]
+    fn efer_keeps_svme_and_lma() {
+        assert_eq!(efer_write(SVME | LMA | LME, LME | SCE, true), Some(SVME | LMA | LME | SCE));
+        assert_eq!(efer_write(SVME, SVME, false), None);
+        assert_eq!(efer_write(SVME | LMA | LME, SCE, true), None);
+        assert_eq!(efer_write(SVME, 1 << 20, false), None);
+    }
+
+    #[test]
+    fn canonical_addresses_are_told() {
+        assert!(is_canonical(0x7FFF_FFFF_FFFF) && is_canonical(0xFFFF_8000_0000_0000));
+        assert!(!is_canonical(0x8000_0000_0000) && !is_canonical(0x1000_0000_0000_0000));
+    }
+}

@@ -1,0 +1,341 @@
+//! The frame table and the nested page tables that derive from it.
+//!
+//! Everything is reserved before the guest starts: each 2 MiB region whose class can ever change
+//! owns a page for its 4 KiB entries in each view, so splitting a large leaf cannot fail. Every
+//! change is a sequence of single 64-bit writes after each of which a table walk sees, for every
+//! frame, the old or the new permission and nothing else. (AMD64 APM vol. 2, 15.25)
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::address::{Gpa, PhysicalRange};
+use crate::flush::FlushDuty;
+use crate::frame::{Access, FrameClass, View};
+use crate::{LARGE_PAGE_SIZE, PAGE_SIZE};
+
+const ENTRIES: u64 = 512;
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+/// Accessed and dirty: set from the start, so that no walk ever writes to a nested table.
+const TOUCHED: u64 = 3 << 5;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+/// Intermediate entries allow everything: leaves decide. Guest accesses count as user accesses.
+const TABLE: u64 = PRESENT | WRITABLE | USER | TOUCHED;
+const GIANT_PAGE_SIZE: u64 = LARGE_PAGE_SIZE * ENTRIES;
+/// Four levels of nested tables translate this many bits.
+const TRANSLATED_BITS: u32 = 48;
+
+/// The memory that holds nested tables, by physical address of an 8-byte entry.
+pub trait TableMemory {
+    /// Reads an entry.
+    fn read(&self, at: u64) -> u64;
+    /// Writes an entry in one piece.
+    fn write(&mut self, at: u64, value: u64);
+}
+
+/// What decides how much memory the tables take.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    covered: u64,
+    address_bits: u32,
+    giant_pages: bool,
+}
+
+impl Geometry {
+    /// For RAM up to `top_of_ram` (bytes) on a processor with `address_bits` of physical address
+    /// and perhaps 1 GiB pages (CPUID 8000_0008h EAX and 8000_0001h EDX bit 26).
+    pub fn new(top_of_ram: u64, address_bits: u32, giant_pages: bool) -> Self {
+        // Everything below 4 GiB is covered frame by frame: the guarded registers live there.
+        let covered = top_of_ram.max(4 << 30).next_multiple_of(GIANT_PAGE_SIZE);
+        Self { covered, address_bits: address_bits.min(TRANSLATED_BITS), giant_pages }
+    }
+
+    /// Frames in the frame table; the frames above it are devices.
+    pub const fn frames(&self) -> u64 {
+        self.covered / PAGE_SIZE
+    }
+
+    /// 2 MiB regions in the frame table.
+    pub const fn regions(&self) -> u64 {
+        self.covered / LARGE_PAGE_SIZE
+    }
+
+    fn giants(&self) -> u64 {
+        self.covered / GIANT_PAGE_SIZE
+    }
+
+    fn all_giants(&self) -> u64 {
+        let giants = 1u64.checked_shl(self.address_bits.saturating_sub(30)).unwrap_or(1);
+        giants.max(self.giants())
+    }
+
+    /// Pages that the tables of both views take if `split` regions may need 4 KiB entries.
+    pub fn table_pages(&self, split: u64) -> u64 {
+        let mixed_directories = self.giants().div_ceil(ENTRIES);
+        let device_directories =
+            self.all_giants().div_ceil(ENTRIES).saturating_sub(mixed_directories);
+        let device_tables =
+            if self.giant_pages { 0 } else { self.all_giants().saturating_sub(self.giants()) };
+        let per_view = 1u64
+            .saturating_add(mixed_directories)
+            .saturating_add(self.giants())
+            .saturating_add(split);
+        per_view.saturating_mul(2).saturating_add(device_directories).saturating_add(device_tables)
+    }
+}
+
+/// Pages handed out one after the other from a reserved range.
+struct Pages {
+    next: u64,
+    end: u64,
+}
+
+impl Pages {
+    fn take(&mut self) -> Option<u64> {
+        let page = self.next;
+        self.next = page.checked_add(PAGE_SIZE)?;
+        (self.next <= self.end).then_some(page)
+    }
+}
+
+/// The class of every frame, and both views' tables that say the same.
+pub struct Nested<'a, M> {
+    memory: M,
+    geometry: Geometry,
+    classes: &'a [AtomicU8],
+    /// Per region the page of its 4 KiB entries in the kernel view's table, as a page number
+    /// relative to `tables`; the user view's follows. 0 for a region that never changes.
+    leaves: &'a mut [u32],
+    tables: u64,
+    roots: [u64; 2],
+}
+
+fn leaf(frame_address: u64, access: Access) -> u64 {
+    if !access.read {
+        return 0;
+    }
+    let write = if access.write { WRITABLE } else { 0 };
+    let no_execute = if access.execute { 0 } else { NO_EXECUTE };
+    frame_address | PRESENT | USER | TOUCHED | write | no_execute
+}
+
+/// Address of the `index`th entry of the table at `table`.
+fn entry(table: u64, index: u64) -> u64 {
+    (table & ADDRESS) | ((index & 0x1FF) << 3)
+}
+
+impl<'a, M: TableMemory> Nested<'a, M> {
+    /// Builds both views' tables in `tables` from `classes`, which holds one byte per frame of
+    /// the geometry. `leaves` (one per region) is filled in. `None` if `tables` is too small or
+    /// a slice has not the geometry's length.
+    pub fn build(
+        memory: M,
+        geometry: Geometry,
+        classes: &'a [AtomicU8],
+        leaves: &'a mut [u32],
+        tables: PhysicalRange,
+    ) -> Option<Self> {
+        if classes.len() as u64 != geometry.frames() || leaves.len() as u64 != geometry.regions() {
+            return None;
+        }
+        let mut pages = Pages { next: tables.start(), end: tables.end() };
+        let roots = [pages.take()?, pages.take()?];
+        let mut nested = Self { memory, geometry, classes, leaves, tables: tables.start(), roots };
+        for directory in 0..geometry.all_giants().div_ceil(ENTRIES) {
+            nested.build_directory(directory, &mut pages)?;
+        }
+        Some(nested)
+    }
+
+    /// Fills the 512 GiB that one page-directory-pointer table translates.
+    fn build_directory(&mut self, directory: u64, pages: &mut Pages) -> Option<()> {
+        let first = directory.checked_mul(ENTRIES)?;
+        let last = first.checked_add(ENTRIES)?.min(self.geometry.all_giants());
+        // Views differ only below the top of what the frame table covers.
+        let mixed = first < self.geometry.giants();
+        let pointers = [pages.take()?, 0];
+        let pointers = if mixed { [pointers[0], pages.take()?] } else { [pointers[0]; 2] };
+        for giant in first..last {
+            let entries = if giant < self.geometry.giants() {
+                let tables = [pages.take()?, pages.take()?];
+                self.build_regions(giant, tables, pages)?;
+                tables.map(|table| table | TABLE)
+            } else {
+                [self.build_devices(giant, pages)?; 2]
+            };
+            for (table, value) in pointers.into_iter().zip(entries) {
+                self.memory.write(entry(table, giant), value);
+            }
+        }
+        for (root, table) in self.roots.into_iter().zip(pointers) {
+            self.memory.write(entry(root, directory), table | TABLE);
+        }
+        Some(())
+    }
+
+    /// A gibibyte of nothing but devices, the same in both views.
+    fn build_devices(&mut self, giant: u64, pages: &mut Pages) -> Option<u64> {
+        let start = giant.checked_mul(GIANT_PAGE_SIZE)?;
+        let access = FrameClass::Device.access(View::Kernel);
+        if self.geometry.giant_pages {
+            return Some(leaf(start, access) | LARGE);
+        }
+        let table = pages.take()?;
+        for index in 0..ENTRIES {
+            let address = start.checked_add(index.checked_mul(LARGE_PAGE_SIZE)?)?;
+            self.memory.write(entry(table, index), leaf(address, access) | LARGE);
+        }
+        Some(table | TABLE)
+    }
+
+    fn build_regions(&mut self, giant: u64, tables: [u64; 2], pages: &mut Pages) -> Option<()> {
+        for index in 0..ENTRIES {
+            let region = giant.checked_mul(ENTRIES)?.checked_add(index)?;
+            let first = self.class(region.checked_mul(ENTRIES)?);
+            let frames = self.region_frames(region)?;
+            let uniform = frames.clone().all(|frame| self.class(frame) == first);
+            if !(uniform && first == FrameClass::Device) {
+                let page = pages.take()?;
+                pages.take()?;
+                let number = page.checked_sub(self.tables)? / PAGE_SIZE;
+                *self.leaves.get_mut(usize::try_from(region).ok()?)? = number.try_into().ok()?;
+            }
+            for (view, table) in View::ALL.into_iter().zip(tables) {
+                let value = if uniform {
+                    self.large_leaf(region, first, view)
+                } else {
+                    self.fill_leaves(region, view)?
+                };
+                self.memory.write(entry(table, index), value);
+            }
+        }
+        Some(())
+    }
+
+    fn region_frames(&self, region: u64) -> Option<core::ops::Range<u64>> {
+        let first = region.checked_mul(ENTRIES)?;
+        Some(first..first.checked_add(ENTRIES)?)
+    }
+
+    fn large_leaf(&self, region: u64, class: FrameClass, view: View) -> u64 {
+        let value = leaf(region.wrapping_mul(LARGE_PAGE_SIZE), class.access(view));
+        if value == 0 { 0 } else { value | LARGE }
+    }
+
+    /// Address of the region's page of 4 KiB entries in `view`; `None` if it has none.
+    fn leaf_page(&self, region: u64, view: View) -> Option<u64> {
+        let number = u64::from(*self.leaves.get(usize::try_from(region).ok()?)?);
+        if number == 0 {
+            return None;
+        }
+        let number = number.checked_add(view as u64)?;
+        self.tables.checked_add(number.checked_mul(PAGE_SIZE)?)
+    }
+
+    /// Writes the region's 4 KiB entries from the frame table; returns the entry that links them.
+    fn fill_leaves(&mut self, region: u64, view: View) -> Option<u64> {
+        let page = self.leaf_page(region, view)?;
+        for frame in self.region_frames(region)? {
+            let value = leaf(frame.wrapping_mul(PAGE_SIZE), self.class(frame).access(view));
+            self.memory.write(entry(page, frame), value);
+        }
+        Some(page | TABLE)
+    }
+
+    /// Physical address of the root of `view`, for nCR3.
+    pub const fn root(&self, view: View) -> u64 {
+        match view {
+            View::Kernel => self.roots[0],
+            View::User => self.roots[1],
+        }
+    }
+
+    /// The class of a frame. Frames above the table are devices.
+    pub fn class(&self, frame: u64) -> FrameClass {
+        class_in(self.classes, frame)
+    }
+
+    /// The class of every frame, for readers on other processors.
+    pub fn classes(&self) -> &'a [AtomicU8] {
+        self.classes
+    }
+
+    /// Gives every frame of `frames` the class `class`, in the frame table and in both views.
+    /// `None`, with nothing changed, if a frame lies where classes never change.
+    pub fn set_class(
+        &mut self,
+        frames: core::ops::Range<u64>,
+        class: FrameClass,
+    ) -> Option<FlushDuty> {
+        let regions = frames.start / ENTRIES..frames.end.div_ceil(ENTRIES);
+        for region in regions.clone() {
+            View::ALL.into_iter().try_for_each(|view| self.leaf_page(region, view).map(drop))?;
+        }
+        regions.into_iter().try_for_each(|region| self.split(region))?;
+        let mut tightened = false;
+        for frame in frames {
+            let old = self.class(frame);
+            let slot = self.classes.get(usize::try_from(frame).ok()?)?;
+            slot.store(class as u8, Ordering::Relaxed);
+            for view in View::ALL {
+                let page = self.leaf_page(frame / ENTRIES, view)?;
+                let access = class.access(view);
+                tightened |= access.tightens(old.access(view));
+                self.memory.write(entry(page, frame), leaf(frame.wrapping_mul(PAGE_SIZE), access));
+            }
+        }
+        Some(FlushDuty::new(tightened))
+    }
+
+    /// Replaces the region's large leaves by pages of 4 KiB entries that say the same.
+    fn split(&mut self, region: u64) -> Option<()> {
+        for view in View::ALL {
+            let at = self.region_entry(region, view);
+            let page = self.leaf_page(region, view)?;
+            if self.memory.read(at) & !TOUCHED != (page | TABLE) & !TOUCHED {
+                let link = self.fill_leaves(region, view)?;
+                self.memory.write(at, link);
+            }
+        }
+        Some(())
+    }
+
+    /// Address of the page-directory entry that translates the region in `view`.
+    fn region_entry(&self, region: u64, view: View) -> u64 {
+        let giant = region / ENTRIES;
+        let pointers = self.memory.read(entry(self.root(view), giant / ENTRIES));
+        let directory = self.memory.read(entry(pointers, giant));
+        entry(directory, region)
+    }
+
+    /// What a table walk finds for `gpa` in `view`.
+    pub fn access(&self, gpa: Gpa, view: View) -> Access {
+        let mut value = self.memory.read(entry(self.root(view), gpa.0 >> 39));
+        for shift in [30, 21, 12] {
+            if value & PRESENT == 0 {
+                return Access::NONE;
+            }
+            if value & LARGE != 0 {
+                break;
+            }
+            value = self.memory.read(entry(value, gpa.0 >> shift));
+        }
+        Access {
+            read: value & PRESENT != 0,
+            write: value & PRESENT != 0 && value & WRITABLE != 0,
+            execute: value & PRESENT != 0 && value & NO_EXECUTE == 0,
+        }
+    }
+}
+
+/// The class of a frame by the table's bytes. Frames above the table are devices.
+pub fn class_in(classes: &[AtomicU8], frame: u64) -> FrameClass {
+    let byte = usize::try_from(frame).ok().and_then(|index| classes.get(index));
+    byte.map_or(FrameClass::Device, |byte| FrameClass::from_byte(byte.load(Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+#[path = "nested_tests.rs"]
+mod tests;

@@ -1,0 +1,206 @@
+//! I/O ports that can reset a processor, move memory, enter a sleep state or forge the log.
+
+use crate::violation::Kind;
+
+/// An access to a port, as the processor reports it (APM vol. 2, 15.10.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// First port.
+    pub port: u16,
+    /// Bytes: 1, 2 or 4.
+    pub size: u8,
+    /// INS or OUTS.
+    pub string: bool,
+    /// The value that OUT writes; `None` for IN.
+    pub write: Option<u32>,
+}
+
+/// What follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Perform it; a write with this value.
+    Pass(u32),
+    /// As if nothing were there: writes vanish, reads give all ones.
+    Absent,
+    /// The guest wants the machine reset: reset all of it, SecVisor included.
+    Reset,
+    /// Not allowed.
+    Violation(Kind),
+}
+
+/// Ports that SecVisor watches, and what it remembers of the keyboard controller.
+#[derive(Clone, Debug, Default)]
+pub struct Ports {
+    log: Option<u16>,
+    sleep: [Option<u16>; 2],
+    soft_off: Option<[u8; 2]>,
+    output_port_next: bool,
+}
+
+const KEYBOARD_DATA: u16 = 0x60;
+const KEYBOARD_COMMAND: u16 = 0x64;
+const SYSTEM_CONTROL_A: u16 = 0x92;
+const RESET_CONTROL: u16 = 0xCF9;
+const PCI_ADDRESS: u16 = 0xCF8;
+/// Index and data of the FCH's power management registers, which can move PM1_CNT.
+const POWER_MANAGEMENT: [u16; 2] = [0xCD6, 0xCD7];
+const UART_PORTS: u16 = 8;
+/// A20 gate and reset line (active low) of the keyboard controller's output port.
+const OUTPUT_PORT_KEEP: u32 = 3;
+const SLEEP_ENABLE: u32 = 1 << 13;
+
+impl Ports {
+    /// `log` is the first port of SecVisor's own UART, `sleep` are the PM1 control registers and
+    /// `soft_off` the sleep types of S5 for them (ACPI 4.8.3.2).
+    pub const fn new(log: Option<u16>, sleep: [Option<u16>; 2], soft_off: Option<[u8; 2]>) -> Self {
+        Self { log, sleep, soft_off, output_port_next: false }
+    }
+
+    /// Every port whose accesses must exit.
+    pub fn watched(&self) -> impl Iterator<Item = u16> + '_ {
+        let spans = self.log.into_iter().map(|port| (port, UART_PORTS));
+        let sleep = self.sleep.into_iter().flatten().map(|port| (port, 2));
+        let fixed = [KEYBOARD_DATA, KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL];
+        let fixed = fixed.into_iter().chain(POWER_MANAGEMENT).map(|port| (port, 1));
+        let all = spans.chain(sleep).chain(fixed);
+        all.flat_map(|(port, count)| (0..count).map(move |index| port.wrapping_add(index)))
+    }
+
+    /// Judges an access that touches a watched port.
+    pub fn judge(&mut self, access: &Access) -> Verdict {
+        let touches = |port: u16| port.wrapping_sub(access.port) < u16::from(access.size);
+        if let Some(log) = self.log
+            && (0..UART_PORTS).any(|index| touches(log.wrapping_add(index)))
+        {
+            return Verdict::Absent;
+        }
+        let Some(value) = access.write else { return Verdict::Pass(0) };
+        if access.port == PCI_ADDRESS && access.size == 4 && !access.string {
+            return Verdict::Pass(value);
+        }
+        for (index, sleep) in self.sleep.into_iter().enumerate() {
+            let Some(sleep) = sleep else { continue };
+            if touches(sleep) || touches(sleep.wrapping_add(1)) {
+                let offset = u32::from(access.port.wrapping_sub(sleep)).wrapping_mul(8);
+                let soft_off = self.soft_off.and_then(|types| types.get(index).copied());
+                return match value.checked_shl(offset) {
+                    Some(value) if !access.string => judge_sleep(value, access.write, soft_off),
+                    _ => Verdict::Violation(Kind::Sleep),
+                };
+            }
+        }
+        if POWER_MANAGEMENT.into_iter().any(touches) {
+            return Verdict::Violation(Kind::Sleep);
+        }
+        if access.size != 1 || access.string {
+            return Verdict::Violation(Kind::Port);
+        }
+        let expects_output_port = core::mem::take(&mut self.output_port_next);
+        match (access.port, value & 0xFF) {
+            (KEYBOARD_DATA, value) if expects_output_port => {
+                Verdict::Pass(value | OUTPUT_PORT_KEEP)
+            }
+            (KEYBOARD_COMMAND, 0xD1) => {
+                self.output_port_next = true;
+                Verdict::Pass(0xD1)
+            }
+            // Pulse output lines: bit 0 is the reset line; A20 and the rest are not the guest's.
+            (KEYBOARD_COMMAND, command @ 0xF0..=0xFF) if command & 1 == 0 => Verdict::Reset,
+            (KEYBOARD_COMMAND, 0xF0..=0xFF | 0xDD | 0xDF) => Verdict::Absent,
+            (SYSTEM_CONTROL_A, value) if value & 1 != 0 => Verdict::Reset,
+            (SYSTEM_CONTROL_A, value) => Verdict::Pass(value | 2),
+            (RESET_CONTROL, value) if value & 4 != 0 => Verdict::Reset,
+            (_, value) => Verdict::Pass(value),
+        }
+    }
+}
+
+fn judge_sleep(value: u32, written: Option<u32>, soft_off: Option<u8>) -> Verdict {
+    let sleep_type = (value >> 10) & 7;
+    if value & SLEEP_ENABLE != 0 && soft_off.map(u32::from) != Some(sleep_type) {
+        return Verdict::Violation(Kind::Sleep);
+    }
+    Verdict::Pass(written.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports() -> Ports {
+        Ports::new(Some(0x2F8), [Some(0x604), None], Some([0, 0]))
+    }
+
+    fn out(ports: &mut Ports, port: u16, size: u8, value: u32) -> Verdict {
+        ports.judge(&Access { port, size, string: false, write: Some(value) })
+    }
+
+    #[test]
+    fn the_log_cannot_be_forged() {
+        let mut ports = ports();
+        for (port, size) in [(0x2F8, 1), (0x2FF, 1), (0x2F7, 2), (0x2F5, 4)] {
+            assert_eq!(out(&mut ports, port, size, 0x41), Verdict::Absent);
+            let read = Access { port, size, string: true, write: None };
+            assert_eq!(ports.judge(&read), Verdict::Absent);
+        }
+    }
+
+    #[test]
+    fn sleep_is_refused_but_for_soft_off() {
+        let mut off_only = Ports::new(None, [Some(0x604), None], Some([5, 0]));
+        assert_eq!(
+            out(&mut off_only, 0x604, 2, 5 << 10 | 1 << 13),
+            Verdict::Pass(5 << 10 | 1 << 13)
+        );
+        let mut unknown = Ports::new(None, [Some(0x604), None], None);
+        for ports in [&mut off_only, &mut unknown] {
+            assert_eq!(out(ports, 0x604, 2, 1 << 10 | 1 << 13), Verdict::Violation(Kind::Sleep));
+            assert_eq!(out(ports, 0x604, 4, 1 << 10 | 1 << 13), Verdict::Violation(Kind::Sleep));
+            assert_eq!(out(ports, 0x605, 1, 1 << 2 | 1 << 5), Verdict::Violation(Kind::Sleep));
+            assert_eq!(out(ports, 0x603, 2, 0x2000), Verdict::Violation(Kind::Sleep));
+            assert_eq!(out(ports, 0x602, 4, 0x2400_0000), Verdict::Violation(Kind::Sleep));
+            assert_eq!(out(ports, 0x604, 2, 1), Verdict::Pass(1));
+            let string = Access { port: 0x604, size: 2, string: true, write: Some(0) };
+            assert_eq!(ports.judge(&string), Verdict::Violation(Kind::Sleep));
+        }
+        assert_eq!(out(&mut off_only, 0xCD6, 1, 0x60), Verdict::Violation(Kind::Sleep));
+        assert_eq!(out(&mut off_only, 0xCD5, 4, 0), Verdict::Violation(Kind::Sleep));
+    }
+
+    #[test]
+    fn a20_stays_open() {
+        let mut ports = ports();
+        assert_eq!(out(&mut ports, 0x92, 1, 0), Verdict::Pass(2));
+        assert_eq!(out(&mut ports, 0x64, 1, 0xD1), Verdict::Pass(0xD1));
+        assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Pass(0xDF));
+        assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Pass(0xDD));
+        for command in [0xDD, 0xDF, 0xFD, 0xF1] {
+            assert_eq!(out(&mut ports, 0x64, 1, command), Verdict::Absent);
+        }
+        assert_eq!(out(&mut ports, 0x91, 2, 0), Verdict::Violation(Kind::Port));
+        let string = Access { port: 0x92, size: 1, string: true, write: Some(0) };
+        assert_eq!(ports.judge(&string), Verdict::Violation(Kind::Port));
+    }
+
+    #[test]
+    fn resets_become_full_resets() {
+        let mut ports = ports();
+        for (port, value) in
+            [(0x64, 0xFE), (0x64, 0xF0), (0x92, 1), (0x92, 3), (0xCF9, 4), (0xCF9, 0xE)]
+        {
+            assert_eq!(out(&mut ports, port, 1, value), Verdict::Reset, "{port:#x} {value:#x}");
+        }
+        assert_eq!(out(&mut ports, 0xCF9, 1, 2), Verdict::Pass(2));
+        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_F800), Verdict::Pass(0x8000_F800));
+        assert_eq!(out(&mut ports, 0xCF8, 2, 0x0400), Verdict::Violation(Kind::Port));
+    }
+
+    #[test]
+    fn every_watched_port_is_listed() {
+        let watched: Vec<u16> = ports().watched().collect();
+        for port in [0x2F8, 0x2FF, 0x604, 0x605, 0x60, 0x64, 0x92, 0xCF9, 0xCD6, 0xCD7] {
+            assert!(watched.contains(&port), "{port:#x}");
+        }
+        assert_eq!(watched.len(), 16);
+    }
+}
