@@ -1,0 +1,175 @@
+//! What GRUB hands over: the multiboot2 information (Multiboot2 spec, "Boot information format").
+
+use policy::address::PhysicalRange;
+
+use crate::bytes::{sums_to_zero, u16_at, u32_at, u64_at};
+use crate::error::BootError;
+use crate::memory::MemoryMap;
+use crate::screen::{Channel, Framebuffer, Screen, TEXT_BUFFER};
+
+/// Tag types of the information.
+mod tag {
+    pub const END: u32 = 0;
+    pub const COMMAND_LINE: u32 = 1;
+    pub const MODULE: u32 = 3;
+    pub const MEMORY_MAP: u32 = 6;
+    pub const FRAMEBUFFER: u32 = 8;
+    pub const RSDP_V1: u32 = 14;
+    pub const RSDP_V2: u32 = 15;
+}
+
+/// A file that GRUB loaded for SecVisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Module<'a> {
+    /// Where it lies: always below 4 GiB.
+    pub range: PhysicalRange,
+    /// What follows the name on its line.
+    pub command_line: &'a str,
+}
+
+/// What GRUB hands over, checked.
+#[derive(Clone, Debug)]
+pub struct Information<'a> {
+    /// SecVisor's own command line.
+    pub command_line: &'a str,
+    /// The machine's memory.
+    pub memory: MemoryMap,
+    /// Module `kernel`: the guest's vmlinux and its command line.
+    pub kernel: Module<'a>,
+    /// Module `initrd`.
+    pub initrd: Option<Module<'a>>,
+    /// Module `policy`: the approval list.
+    pub policy: Module<'a>,
+    /// The firmware's RSDP: 36 bytes of version 2, else 20 of version 1, with a right checksum.
+    pub rsdp: Option<&'a [u8]>,
+    /// What the screen shows.
+    pub screen: Screen,
+}
+
+/// The modules by name, as far as they were seen.
+#[derive(Default)]
+struct Modules<'a> {
+    kernel: Option<Module<'a>>,
+    initrd: Option<Module<'a>>,
+    policy: Option<Module<'a>>,
+}
+
+/// Reads the information from `bytes`, SecVisor's copy of it with its header of 8 bytes; what
+/// follows its own size is ignored.
+///
+/// # Errors
+/// Bytes that are cut short or break the format, no memory map, modules that are unknown, missing,
+/// empty, there twice, or overlap.
+pub fn parse(bytes: &[u8]) -> Result<Information<'_>, BootError<'_>> {
+    let short = BootError::Information("it is cut short");
+    let size = u32_at(bytes, 0).ok_or(short)?;
+    let mut rest = bytes.get(8..size as usize).ok_or(short)?;
+    let mut command_line = "";
+    let mut memory = None;
+    let mut modules = Modules::default();
+    let mut rsdp = [None; 2];
+    let mut screen = Screen::None;
+    loop {
+        let kind = u32_at(rest, 0).ok_or(short)?;
+        let size = u32_at(rest, 4).ok_or(short)? as usize;
+        let body = rest.get(8..size).ok_or(short)?;
+        match kind {
+            tag::END => break,
+            tag::COMMAND_LINE => command_line = text(body)?,
+            tag::MODULE => modules.add(body)?,
+            tag::MEMORY_MAP => memory = Some(memory_map(body)?),
+            tag::FRAMEBUFFER => screen = self::screen(body).unwrap_or_default(),
+            tag::RSDP_V1 => rsdp[1] = body.get(..20).filter(|body| sums_to_zero(body, 0..20)),
+            tag::RSDP_V2 => {
+                let right = |body: &&[u8]| {
+                    sums_to_zero(body, 0..20)
+                        && sums_to_zero(body, 0..36)
+                        && u32_at(body, 20).is_some_and(|length| length >= 36)
+                };
+                rsdp[0] = body.get(..36).filter(right);
+            }
+            _ => {}
+        }
+        // A size below 8 left no body, so every turn moves on.
+        let next = size.checked_next_multiple_of(8).ok_or(short)?;
+        rest = rest.get(next..).ok_or(short)?;
+    }
+    let rsdp = rsdp.into_iter().flatten().find(|rsdp| rsdp.starts_with(b"RSD PTR "));
+    let memory = memory.ok_or(BootError::Information("it has no memory map"))?;
+    let kernel = modules.kernel.ok_or(BootError::ModuleMissing("kernel"))?;
+    let policy = modules.policy.ok_or(BootError::ModuleMissing("policy"))?;
+    let initrd = modules.initrd;
+    if kernel.range.overlaps(policy.range) {
+        return Err(BootError::ModuleOverlap("kernel", "policy"));
+    }
+    if let Some(Module { range, .. }) = initrd {
+        for (name, other) in [("kernel", kernel), ("policy", policy)] {
+            if range.overlaps(other.range) {
+                return Err(BootError::ModuleOverlap("initrd", name));
+            }
+        }
+    }
+    Ok(Information { command_line, memory, kernel, initrd, policy, rsdp, screen })
+}
+
+impl<'a> Modules<'a> {
+    /// Files a module under its name, the first word of its line (section "Modules").
+    fn add(&mut self, body: &'a [u8]) -> Result<(), BootError<'a>> {
+        let short = BootError::Information("a module's tag is cut short");
+        let start = u32_at(body, 0).ok_or(short)?;
+        let end = u32_at(body, 4).ok_or(short)?;
+        let line = text(body.get(8..).ok_or(short)?)?.trim_matches(' ');
+        let (name, command_line) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, slot) = match name {
+            "kernel" => ("kernel", &mut self.kernel),
+            "initrd" => ("initrd", &mut self.initrd),
+            "policy" => ("policy", &mut self.policy),
+            _ => return Err(BootError::ModuleUnknown(name)),
+        };
+        let range = PhysicalRange::between(start.into(), end.into());
+        let range = range.ok_or(BootError::ModuleEmpty(name))?;
+        let command_line = command_line.trim_matches(' ');
+        match slot.replace(Module { range, command_line }) {
+            None => Ok(()),
+            Some(_) => Err(BootError::ModuleTwice(name)),
+        }
+    }
+}
+
+/// The text up to the first zero byte.
+fn text(bytes: &[u8]) -> Result<&str, BootError<'_>> {
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    core::str::from_utf8(text)
+        .map_err(|_| BootError::Information("a command line is not UTF-8 text"))
+}
+
+/// Section "Memory map": size and version of an entry, then entries of at least 24 bytes.
+fn memory_map(body: &[u8]) -> Result<MemoryMap, BootError<'_>> {
+    let bad = BootError::Information("its memory map is damaged");
+    let size = u32_at(body, 0).filter(|&size| size >= 24).ok_or(bad)? as usize;
+    let entries = body.get(8..).ok_or(bad)?.chunks_exact(size);
+    MemoryMap::from_entries(
+        entries
+            .filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?, u32_at(entry, 16)?))),
+    )
+}
+
+/// Section "Framebuffer info". `None` for what SecVisor cannot write to: it does without.
+fn screen(body: &[u8]) -> Option<Screen> {
+    let (address, pitch) = (u64_at(body, 0)?, u32_at(body, 8)?);
+    let (width, height) = (u32_at(body, 12)?, u32_at(body, 16)?);
+    let [bits_per_pixel, kind] = u16_at(body, 20)?.to_le_bytes();
+    match kind {
+        1 => {
+            let channel = |offset: usize| {
+                let [position, size] = u16_at(body, offset)?.to_le_bytes();
+                Some(Channel { position, size })
+            };
+            let (red, green, blue) = (channel(24)?, channel(26)?, channel(28)?);
+            Framebuffer::new(address, pitch, width, height, bits_per_pixel, red, green, blue)
+                .map(Screen::Linear)
+        }
+        2 if (address, width, height) == (TEXT_BUFFER, 80, 25) => Some(Screen::Text80x25),
+        _ => None,
+    }
+}
