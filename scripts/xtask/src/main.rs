@@ -1,2 +1,68 @@
 //! What scripts/run, scripts/test and scripts/bench do.
-fn main() {}
+
+mod artifacts;
+mod bench;
+mod cache;
+mod demo;
+mod iso;
+mod lines;
+mod process;
+mod run;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// SecVisor's build, run, test and measurement tasks.
+#[derive(Parser)]
+#[command(bin_name = "scripts")]
+enum Task {
+    /// Boots Linux under SecVisor in QEMU.
+    Run(run::Options),
+    /// Runs the tests; the last line is "N passed, N failed".
+    Test(suite::Options),
+    /// Measures what SecVisor costs.
+    Bench(bench::Options),
+    /// Builds the hypervisor and prints its path.
+    Build,
+    /// Prints the lines of code per part against their budgets.
+    Lines,
+}
+
+fn main() -> ExitCode {
+    let task = match Task::try_parse() {
+        Ok(task) => task,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp) => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            // Bad use gets one line, whatever clap would say.
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or("error: bad use");
+            eprintln!("{} (see --help)", line.trim_end_matches(':'));
+            return ExitCode::from(2);
+        }
+    };
+    let result = match task {
+        Task::Run(options) if options.demo => demo::demo(&options),
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => suite::test(&options),
+        Task::Bench(options) => bench::bench(&options),
+        Task::Build => artifacts::hypervisor().map(|path| {
+            println!("{}", path.display());
+            true
+        }),
+        Task::Lines => lines::print(),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a boot needs: the hypervisor, the guest's kernel and initramfs, the approval list.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::Result;
+
+use crate::cache::{self, Key};
+use crate::process::{root, step, target_directory};
+
+/// The bare-metal target.
+pub const TARGET: &str = "x86_64-unknown-none";
+/// Free space that building the guest's kernel takes, in MiB.
+const KERNEL_SPACE: u64 = 4096;
+
+/// Size of the root file system's image.
+const DISK_BYTES: u64 = 64 << 20;
+
+/// A guest's files.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The kernel as ELF, as SecVisor loads it.
+    pub vmlinux: PathBuf,
+    /// The same kernel for a boot without SecVisor; `None` if there is only the ELF.
+    pub bzimage: Option<PathBuf>,
+    /// The initial RAM disk.
+    pub initrd: PathBuf,
+    /// The approval list.
+    pub approvals: PathBuf,
+}
+
+/// Cargo in the checkout.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    // What cargo sets for this program is not meant for the next cargo.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Builds with cargo; the log is named after `what`.
+fn build(what: &str, arguments: &[&str]) -> Result<()> {
+    let logs = target_directory();
+    std::fs::create_dir_all(&logs)?;
+    let log = logs.join(format!("build-{}.log", what.replace(' ', "-")));
+    step(&format!("building {what}"), &mut cargo(arguments), &log)
+}
+
+/// A package built for the bare metal.
+pub fn bare_metal(package: &str) -> Result<PathBuf> {
+    build(package, &["build", "--release", "--target", TARGET, "-p", package])?;
+    Ok(target_directory().join(TARGET).join("release").join(package))
+}
+
+/// The hypervisor, an ELF file for multiboot2.
+pub fn hypervisor() -> Result<PathBuf> {
+    bare_metal("secvisor-hypervisor")
+}
+
+/// The host tool.
+pub fn tool() -> Result<PathBuf> {
+    build("secvisor", &["build", "--release", "-p", "secvisor"])?;
+    Ok(target_directory().join("release/secvisor"))
+}
+
+/// The guest of this checkout: kernel, initramfs and approval list.
+pub fn guest() -> Result<Guest> {
+    let kernel = kernel()?;
+    let initramfs = initramfs(&kernel.join("modules"))?;
+    let vmlinux = kernel.join("vmlinux");
+    Ok(Guest {
+        approvals: approvals(&vmlinux)?,
+        bzimage: Some(kernel.join("bzImage")),
+        initrd: initramfs.join("initramfs.cpio.gz"),
+        vmlinux,
+    })
+}
+
+fn kernel() -> Result<PathBuf> {
+    let patches = root().join("guest-patches");
+    let series = patches.join("linux-6.1");
+    let source = Path::new("/usr/src/linux-source-6.1.tar.xz");
+    let version =
+        Command::new("dpkg-query").args(["-W", "-f", "${Version}", "linux-source-6.1"]).output()?;
+    let key = Key::default()
+        .text(&String::from_utf8_lossy(&version.stdout))
+        .path(&series)?
+        .path(&patches.join("include"))?;
+    cache::entry("linux-6.1", key, |out| {
+        room(KERNEL_SPACE)?;
+        let mut build = Command::new(series.join("build.sh"));
+        let log = cache::directory().join("linux-6.1.log");
+        step("building the guest's Linux", build.arg(source).arg(out), &log)?;
+        present(out, &["vmlinux", "bzImage", "System.map"])
+    })
+}
+
+fn initramfs(modules: &Path) -> Result<PathBuf> {
+    let userland = root().join("tests/userland");
+    let mut key = Key::default().path(&userland)?.path(Path::new("/bin/busybox"))?;
+    if modules.exists() {
+        key = key.path(modules)?;
+    }
+    cache::entry("initramfs", key, |out| {
+        let mut build = Command::new(userland.join("build.sh"));
+        let log = cache::directory().join("initramfs.log");
+        step("building the guest's initramfs", build.arg(out).arg(modules), &log)?;
+        present(out, &["initramfs.cpio.gz", "root"])
+    })
+}
+
+/// The approval list for a kernel, made by the host tool.
+pub fn approvals(vmlinux: &Path) -> Result<PathBuf> {
+    let tool = tool()?;
+    let key = Key::default().path(&tool)?.path(vmlinux)?;
+    let made = cache::entry("approvals", key, |out| {
+        let mut approve = Command::new(&tool);
+        approve
+            .arg("approve")
+            .arg("--kernel")
+            .arg(vmlinux)
+            .arg("-o")
+            .arg(out.join("approvals.bin"));
+        step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
+    })?;
+    Ok(made.join("approvals.bin"))
+}
+
+/// A root file system image (ext4) that holds what the initramfs holds, made without root.
+pub fn disk(guest: &Guest) -> Result<PathBuf> {
+    let key = Key::default().path(&guest.initrd)?;
+    let tree = guest.initrd.with_file_name("root");
+    let made = cache::entry("disk", key, |out| {
+        let image = out.join("root.img");
+        std::fs::File::create(&image)?.set_len(DISK_BYTES)?;
+        let mut make = Command::new("/sbin/mke2fs");
+        make.args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"]).arg(&tree).arg(&image);
+        step("making the disk", &mut make, &cache::directory().join("disk.log"))
+    })?;
+    Ok(made.join("root.img"))
+}
+
+fn present(directory: &Path, names: &[&str]) -> Result<()> {
+    match names.iter().find(|name| !directory.join(name).exists()) {
+        Some(name) => Err(format!("the build gave no {name}").into()),
+        None => Ok(()),
+    }
+}
+
+fn room(megabytes: u64) -> Result<()> {
+    let cache = cache::directory();
+    let output = Command::new("df").args(["-Pm"]).arg(&cache).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let free: Option<u64> =
+        text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    match free {
+        Some(free) if free < megabytes => Err(format!(
+            "no space: building the guest's kernel takes {megabytes} MiB in {}, {free} are free \
+             (SECVISOR_CACHE names another folder)",
+            cache.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,177 @@
+//! scripts/run --demo: every attack without and with SecVisor, and what came of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::Result;
+use harness::record::{Record, field, number};
+
+use crate::artifacts::Guest;
+use crate::process::Progress;
+use crate::run::{Options, run_directory};
+
+/// A demo run that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// One attack as the guest tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attack {
+    /// Its name.
+    pub name: String,
+    /// The guest-physical address it aimed at; `None` where it aims at none.
+    pub gpa: Option<u64>,
+    /// What the guest saw come of it.
+    pub succeeded: bool,
+}
+
+/// Every attack a console tells of.
+pub fn attacks(console: &str) -> Vec<Attack> {
+    let parse = |line: &str| {
+        let rest = line.trim().strip_prefix("evil: ")?;
+        Some(Attack {
+            name: rest.split_whitespace().next()?.to_owned(),
+            gpa: field(rest, "gpa").and_then(number).filter(|&gpa| gpa != 0),
+            succeeded: match field(rest, "outcome")? {
+                "succeeded" => true,
+                "stopped" => false,
+                _ => return None,
+            },
+        })
+    };
+    console.lines().filter_map(parse).collect()
+}
+
+/// Whether the workload ran after the attacks, without a failed check.
+pub fn workload_ran(console: &str) -> bool {
+    let after = console.rfind("evil: ").map_or(console, |at| &console[at..]);
+    let clean = |line: &str| line.starts_with("workload: ") && line.ends_with(" 0 failed");
+    after.contains("secvisor-guest: workload done") && after.lines().any(|line| clean(line.trim()))
+}
+
+/// The kinds of record that an attack of this name must leave.
+fn kinds(name: &str) -> &'static [&'static str] {
+    let is = |part| name.contains(part);
+    if is("module") || is("hypercall") {
+        &["hypercall"]
+    } else if is("write") || is("mem") {
+        &["write"]
+    } else {
+        &["kernel-fetch"]
+    }
+}
+
+/// Whether the record is what this attack must leave.
+pub fn explains(attack: &Attack, record: &Record) -> bool {
+    kinds(&attack.name).contains(&record.kind.as_str())
+        && (attack.gpa.is_none() || record.gpa == attack.gpa)
+}
+
+/// What one run showed.
+struct Shown {
+    attacks: Vec<Attack>,
+    records: Vec<Record>,
+    workload: bool,
+}
+
+fn show(options: &Options, guest: &Guest, what: &str, directory: &Path) -> Result<Shown> {
+    let directory = directory.join(what.replace(' ', "-"));
+    let machine = options.machine(guest, "demo", &directory)?;
+    let mut progress = Progress::new(&format!("attacking {what}"));
+    let running = machine.start(&directory, DEADLINE)?;
+    let end = std::thread::spawn(move || {
+        let mut running = running;
+        let result = running.wait_done().map_err(|error| error.to_string());
+        (result, running.console.text(), running.log())
+    });
+    while !end.is_finished() {
+        progress.tick();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    progress.end();
+    let (result, console, log) = end.join().map_err(|_| "the watcher died")?;
+    std::fs::write(directory.join("console"), &console)?;
+    result.map_err(|error| {
+        let refused = harness::record::refusal(&log).unwrap_or("");
+        format!("{what}: {error} {refused} (see {})", directory.display())
+    })?;
+    Ok(Shown {
+        attacks: attacks(&console),
+        records: Record::all(&log),
+        workload: workload_ran(&console),
+    })
+}
+
+/// Runs the demo, prints its table, and says whether all held.
+pub fn demo(options: &Options) -> Result<bool> {
+    demo_with(options, &options.guest()?, &run_directory()?)
+}
+
+/// The demo with this guest, its files in `directory`.
+pub fn demo_with(options: &Options, guest: &Guest, directory: &Path) -> Result<bool> {
+    let run = |plain, what| show(&Options { plain, ..options.clone() }, guest, what, directory);
+    Ok(judge(&run(true, "without SecVisor")?, &run(false, "under SecVisor")?))
+}
+
+fn judge(plain: &Shown, guarded: &Shown) -> bool {
+    let mut held = !plain.attacks.is_empty() && plain.attacks.len() == guarded.attacks.len();
+    let mut left = guarded.records.clone();
+    println!("{:<24} {:<16} {:<14} record", "attack", "without", "under SecVisor");
+    for attack in &plain.attacks {
+        let same = guarded.attacks.iter().find(|other| other.name == attack.name);
+        let found = same.and_then(|s| left.iter().position(|record| explains(s, record)));
+        let record = found.map(|at| left.remove(at));
+        let stopped = same.is_some_and(|other| !other.succeeded);
+        let good = attack.succeeded && stopped && record.is_some();
+        held &= good;
+        let word = |succeeded| if succeeded { "succeeded" } else { "stopped" };
+        let told = record.map_or("none of its kind and target".into(), |record| {
+            let gpa = record.gpa.map_or("-".into(), |gpa| format!("{gpa:#x}"));
+            format!("{} gpa={gpa} class={}", record.kind, record.class)
+        });
+        let under = same.map_or("did not run", |other| word(other.succeeded));
+        let mark = if good { "" } else { "  <- not as it must be" };
+        println!("{:<24} {:<16} {under:<14} {told}{mark}", attack.name, word(attack.succeeded));
+    }
+    for record in &left {
+        println!("no attack explains: {}", record.line);
+    }
+    for (what, shown) in [("without SecVisor", plain), ("under SecVisor", guarded)] {
+        println!("workload {what}: {}", if shown.workload { "ran" } else { "DID NOT RUN" });
+        held &= shown.workload;
+    }
+    held &= left.is_empty() && plain.records.is_empty();
+    println!("{}", if held { "All held." } else { "NOT all held." });
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSOLE: &str = "evil: exec-data gpa=0x1234 outcome=succeeded\n\
+        evil: write-text gpa=0x1000000 outcome=succeeded\n\
+        workload: 12 checks passed, 0 failed\nsecvisor-guest: workload done\n";
+    const LOG: &str = "secvisor: violation kind=kernel-fetch cpu=0 gpa=0x1234 rip=0x0 cr3=0x0 \
+        cpl=0 class=data unit=- count=1 info=0x0\n\
+        secvisor: violation kind=write cpu=0 gpa=0x1000000 rip=0x0 cr3=0x0 cpl=0 class=approved \
+        unit=- count=2 info=0x0\n";
+
+    fn shown(console: &str, log: &str) -> Shown {
+        let workload = workload_ran(console);
+        Shown { attacks: attacks(console), records: Record::all(log), workload }
+    }
+
+    #[test]
+    fn a_demo_holds_only_if_everything_does() {
+        let stopped = CONSOLE.replace("succeeded", "stopped");
+        let plain = || shown(CONSOLE, "");
+        assert!(judge(&plain(), &shown(&stopped, LOG)));
+        assert!(!judge(&plain(), &shown(CONSOLE, LOG)));
+        assert!(!judge(&plain(), &shown(&stopped, &LOG.replace("gpa=0x1234", "gpa=0x1235"))));
+        assert!(!judge(&plain(), &shown(&stopped, &LOG.replace("kind=write", "kind=read"))));
+        assert!(!judge(&plain(), &shown(&stopped, LOG.lines().next().unwrap_or(""))));
+        assert!(!judge(&shown(&stopped, ""), &shown(&stopped, LOG)));
+        assert!(!judge(&plain(), &shown(&stopped.replace(" 0 failed", " 1 failed"), LOG)));
+        assert!(!judge(&shown("", ""), &shown("", "")));
+    }
+}

@@ -1,0 +1,272 @@
+//! scripts/run: one guest on the terminal.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::{ChildStdin, Stdio};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use harness::Result;
+use harness::qemu::{Boot, EXIT_DONE, Machine, kvm_with_svm, major_version};
+
+use crate::artifacts::{self, Guest};
+use crate::iso::Menu;
+use crate::process::{caller_path, target_directory};
+
+/// The line with which the guest's init says that its shell is there.
+pub const SHELL: &str = "secvisor-guest: shell";
+/// A guest on a terminal may run as long as its user wants.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How events from user mode reach the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Guard {
+    /// Never through guest tables in the user view.
+    Events,
+    /// As the paper: by the nested fault. For comparison only.
+    Npf,
+}
+
+/// What follows a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Violation {
+    /// The offending task dies.
+    Inject,
+    /// The machine stops.
+    Halt,
+    /// Nothing; no guarantee holds.
+    Audit,
+}
+
+/// Options of scripts/run.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Boot the same kernel without SecVisor
+    #[arg(long)]
+    pub plain: bool,
+    /// Run every attack without and with SecVisor and print one table
+    #[arg(long)]
+    pub demo: bool,
+    /// How events from user mode reach the kernel
+    #[arg(long, value_enum)]
+    pub guard: Option<Guard>,
+    /// What follows a violation
+    #[arg(long, value_enum)]
+    pub violation: Option<Violation>,
+    /// The guest's memory, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
+    pub memory: String,
+    /// QEMU's name of the processor model
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<String>,
+    /// More words for the guest kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// Start by UEFI instead of a BIOS
+    #[arg(long)]
+    pub uefi: bool,
+    /// Root file system on a virtio disk instead of the initramfs
+    #[arg(long)]
+    pub disk: bool,
+    /// A kernel of your own: vmlinux, or bzImage with --plain
+    #[arg(long, value_name = "PATH", value_parser = file)]
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM disk of your own
+    #[arg(long, value_name = "PATH", value_parser = file)]
+    pub initrd: Option<PathBuf>,
+}
+
+fn size(text: &str) -> std::result::Result<String, String> {
+    let digits = text.trim_end_matches(['M', 'G', 'm', 'g']);
+    let good = text.len() - digits.len() == 1 && digits.parse::<u32>().is_ok_and(|n| n > 0);
+    good.then(|| text.to_owned()).ok_or_else(|| "a size is a number and M or G".into())
+}
+
+fn file(text: &str) -> std::result::Result<PathBuf, String> {
+    let path = caller_path(text.as_ref());
+    path.is_file().then_some(path).ok_or_else(|| "no such file".into())
+}
+
+impl Options {
+    /// Those of a machine that nothing was asked of.
+    pub fn for_tests() -> Self {
+        Self {
+            plain: false,
+            demo: false,
+            guard: None,
+            violation: None,
+            memory: "512M".into(),
+            cpu: None,
+            append: String::new(),
+            uefi: false,
+            disk: false,
+            kernel: None,
+            initrd: None,
+        }
+    }
+
+    /// SecVisor's command line.
+    pub fn secvisor_words(&self) -> String {
+        let mut words = Vec::new();
+        match self.guard {
+            Some(Guard::Events) => words.push("entry-guard=events"),
+            Some(Guard::Npf) => words.push("entry-guard=npf"),
+            None => (),
+        }
+        match self.violation {
+            Some(Violation::Inject) => words.push("violation=inject"),
+            Some(Violation::Halt) => words.push("violation=halt"),
+            Some(Violation::Audit) => words.push("violation=audit"),
+            None => (),
+        }
+        words.join(" ")
+    }
+
+    /// The guest these options ask for.
+    pub fn guest(&self) -> Result<Guest> {
+        let own = self.kernel.as_ref();
+        let mut guest = match (own, &self.initrd) {
+            // With both given nothing of this checkout's guest needs to be built.
+            (Some(kernel), Some(initrd)) => Guest {
+                vmlinux: kernel.clone(),
+                bzimage: None,
+                initrd: initrd.clone(),
+                approvals: PathBuf::new(),
+            },
+            _ => artifacts::guest()?,
+        };
+        if let Some(initrd) = &self.initrd {
+            guest.initrd.clone_from(initrd);
+        }
+        if let Some(kernel) = own {
+            guest.vmlinux.clone_from(kernel);
+            guest.bzimage = Some(kernel.clone());
+            if !self.plain {
+                guest.approvals = artifacts::approvals(kernel)?;
+            }
+        }
+        Ok(guest)
+    }
+
+    /// The machine, with its boot CD in `directory`; `what` tells the guest's init what to do.
+    pub fn machine(
+        &self,
+        guest: &Guest,
+        what: &str,
+        directory: &std::path::Path,
+    ) -> Result<Machine> {
+        let mut append = format!("console=ttyS0 panic=-1 sv.run={what}");
+        let mut initrd = Some(guest.initrd.clone());
+        let mut disk = None;
+        if self.disk {
+            append.push_str(" root=/dev/vda rw init=/init");
+            disk = Some(artifacts::disk(guest)?);
+            initrd = None;
+        }
+        if !self.append.is_empty() {
+            append = format!("{append} {}", self.append);
+        }
+        let menu = if self.plain {
+            let kernel = guest.bzimage.clone().ok_or("--plain needs a bzImage")?;
+            Menu { secvisor: None, kernel: Some(kernel), append, initrd, approvals: None }
+        } else {
+            Menu {
+                secvisor: Some((artifacts::hypervisor()?, self.secvisor_words())),
+                kernel: Some(guest.vmlinux.clone()),
+                append,
+                initrd,
+                approvals: Some(guest.approvals.clone()),
+            }
+        };
+        std::fs::create_dir_all(directory)?;
+        let mut machine = Machine::new(Boot::Iso(menu.write(directory)?));
+        machine.memory.clone_from(&self.memory);
+        machine.uefi = self.uefi;
+        machine.disk = disk;
+        machine.cpu = self.cpu.clone().unwrap_or(machine.cpu);
+        Ok(machine)
+    }
+}
+
+/// A folder for this run; those of runs that have ended are removed.
+pub fn run_directory() -> Result<PathBuf> {
+    let runs = target_directory().join("run");
+    std::fs::create_dir_all(&runs)?;
+    for entry in std::fs::read_dir(&runs)? {
+        let entry = entry?;
+        if !PathBuf::from("/proc").join(entry.file_name()).exists() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    let own = runs.join(std::process::id().to_string());
+    std::fs::create_dir_all(&own)?;
+    Ok(own)
+}
+
+/// Boots the guest; its console is the terminal, or this program's input and output.
+pub fn run(options: &Options) -> Result<bool> {
+    let guest = options.guest()?;
+    let directory = run_directory()?;
+    let mut machine = options.machine(&guest, "shell", &directory)?;
+    machine.kvm = kvm_with_svm();
+    if machine.kvm && options.cpu.is_none() {
+        machine.cpu = "host".into();
+    }
+    let engine = if machine.kvm {
+        "KVM (this host has nested SVM)".to_owned()
+    } else {
+        format!("TCG of QEMU {} (this host has no nested SVM to use)", major_version()?)
+    };
+    eprintln!("Runs by {engine}.");
+    if options.plain {
+        eprintln!("Without SecVisor: nothing is enforced.");
+    } else {
+        eprintln!("SecVisor's log: {}", directory.join("secvisor.log").display());
+    }
+    if std::io::stdin().is_terminal() {
+        return on_terminal(&machine, &directory);
+    }
+    let mut running = machine.start_with(&directory, FOREVER, |piece| {
+        let mut output = std::io::stdout().lock();
+        let _ = output.write_all(piece).and_then(|()| output.flush());
+    })?;
+    // What is piped in must not be typed before somebody reads it.
+    if running.wait_for(SHELL).is_ok()
+        && let Some(input) = running.take_input()
+    {
+        std::thread::spawn(move || forward(input));
+    }
+    Ok(ended_well(running.wait()?))
+}
+
+fn forward(mut guest: ChildStdin) {
+    let mut piece = [0; 256];
+    while let Ok(count @ 1..) = std::io::stdin().read(&mut piece) {
+        // The guest's serial port holds 16 bytes, and its shell echoes them as they come.
+        for part in piece[..count].chunks(8) {
+            if guest.write_all(part).and_then(|()| guest.flush()).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    // End of input is what it is on a terminal: control-D, which ends the shell.
+    let _ = guest.write_all(b"\x04").and_then(|()| guest.flush());
+    std::thread::sleep(FOREVER);
+}
+
+fn on_terminal(machine: &Machine, directory: &std::path::Path) -> Result<bool> {
+    eprintln!("Leave with control-A X.");
+    let log = directory.join("secvisor.log");
+    let status = machine
+        .command(directory)?
+        .args(["-serial", "mon:stdio", "-serial", &format!("file:{}", log.display())])
+        .stdin(Stdio::inherit())
+        .status()
+        .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+    Ok(ended_well(status.code().unwrap_or(-1)))
+}
+
+fn ended_well(status: i32) -> bool {
+    status == 0 || status == EXIT_DONE
+}

@@ -1,0 +1,187 @@
+//! scripts/test: every test by name, two at a time, summed up in the last line.
+
+mod boot;
+mod host;
+mod linux;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use clap::Args;
+use harness::Result;
+
+use crate::artifacts::{self, Guest};
+use crate::process::target_directory;
+
+/// Emulators that run at the same time.
+const WORKERS: usize = 2;
+
+/// Options of scripts/test.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Run only the tests whose name contains one of these
+    names: Vec<String>,
+    /// Print the names and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// What came of a test that did not fail.
+pub enum Outcome {
+    /// It held.
+    Passed,
+    /// It could not be run here, for this reason.
+    Skipped(String),
+    /// It was a run of many: those that passed, and the names of those that failed.
+    Counted(u32, Vec<String>),
+}
+
+type Body = Box<dyn Fn(&Context) -> Result<Outcome> + Send + Sync>;
+
+/// A named test.
+pub struct Test {
+    name: String,
+    body: Body,
+}
+
+impl Test {
+    /// A test that passes if `body` gives no error.
+    pub fn new(
+        name: impl Into<String>,
+        body: impl Fn(&Context) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let body = move |context: &Context| body(context).map(|()| Outcome::Passed);
+        Self { name: name.into(), body: Box::new(body) }
+    }
+
+    /// A test that may also skip itself, or count.
+    pub fn with_outcome(
+        name: impl Into<String>,
+        body: impl Fn(&Context) -> Result<Outcome> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), body: Box::new(body) }
+    }
+}
+
+/// What the tests of a run share.
+#[derive(Default)]
+pub struct Context {
+    guest: OnceLock<std::result::Result<Guest, String>>,
+    hypervisor: OnceLock<std::result::Result<PathBuf, String>>,
+    /// Words of the command line, for the test runners that take such.
+    names: Vec<String>,
+}
+
+impl Context {
+    /// The Linux guest, built once.
+    pub fn guest(&self) -> Result<&Guest> {
+        let built = self.guest.get_or_init(|| artifacts::guest().map_err(|e| e.to_string()));
+        built.as_ref().map_err(|error| error.clone().into())
+    }
+
+    /// The hypervisor, built once.
+    pub fn hypervisor(&self) -> Result<&PathBuf> {
+        let built =
+            self.hypervisor.get_or_init(|| artifacts::hypervisor().map_err(|e| e.to_string()));
+        built.as_ref().map_err(|error| error.clone().into())
+    }
+
+    /// An empty folder for the test of this name.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = target_directory().join("test").join(name.replace([' ', '/'], "-"));
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    passed: u32,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+/// Runs the tests.
+pub fn test(options: &Options) -> Result<bool> {
+    let wanted = |test: &Test| {
+        options.names.is_empty() || options.names.iter().any(|name| test.name.contains(name))
+    };
+    let mut host: Vec<Test> = host::tests();
+    let mut guests: Vec<Test> = boot::tests();
+    guests.extend(linux::tests());
+    if options.list {
+        host.iter().chain(&guests).for_each(|test| println!("{}", test.name));
+        return Ok(true);
+    }
+    host.retain(wanted);
+    guests.retain(wanted);
+    let mut context = Context::default();
+    if host.is_empty() && guests.is_empty() {
+        // Not one of ours: it may be the name of a unit test.
+        host.push(host::unit_tests());
+        context.names.clone_from(&options.names);
+    }
+    let start = Instant::now();
+    let sum = Mutex::new(Sum::default());
+    // The host's tests keep both cores busy by themselves.
+    work(&context, host, 1, &sum);
+    work(&context, guests, WORKERS, &sum);
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("\n{:.0} s in all", start.elapsed().as_secs_f32());
+    sum.skipped.iter().for_each(|line| println!("skipped: {line}"));
+    sum.failed.iter().for_each(|line| println!("failed: {line}"));
+    if sum.passed == 0 && sum.failed.is_empty() {
+        println!("failed: no test was run");
+        println!("0 passed, 1 failed");
+        return Ok(false);
+    }
+    println!("{} passed, {} failed", sum.passed, sum.failed.len());
+    Ok(sum.failed.is_empty())
+}
+
+fn work(context: &Context, mut tests: Vec<Test>, workers: usize, sum: &Mutex<Sum>) {
+    tests.reverse();
+    let queue = Mutex::new(tests);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = next() {
+                    let start = Instant::now();
+                    let outcome = (test.body)(context);
+                    report(&test.name, start, outcome, sum);
+                }
+            });
+        }
+    });
+}
+
+fn report(name: &str, start: Instant, outcome: Result<Outcome>, sum: &Mutex<Sum>) {
+    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+    let seconds = start.elapsed().as_secs_f32();
+    match outcome {
+        Ok(Outcome::Passed) => {
+            println!("{name}: ok ({seconds:.1} s)");
+            sum.passed += 1;
+        }
+        Ok(Outcome::Skipped(why)) => {
+            println!("{name}: skipped: {why}");
+            sum.skipped.push(format!("{name}: {why}"));
+        }
+        Ok(Outcome::Counted(passed, failed)) => {
+            println!("{name}: {passed} ok, {} failed ({seconds:.1} s)", failed.len());
+            sum.passed += passed;
+            sum.failed.extend(failed.into_iter().map(|inner| format!("{name}: {inner}")));
+        }
+        Err(error) => {
+            println!("{name}: FAILED ({seconds:.1} s): {error}");
+            sum.failed.push(format!("{name}: {error}"));
+        }
+    }
+    let _ = std::io::stdout().flush();
+}

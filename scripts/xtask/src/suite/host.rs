@@ -1,0 +1,92 @@
+//! Tests that need no emulator: unit and property tests, lints, format, budgets.
+
+use std::path::Path;
+
+use harness::Result;
+
+use super::{Outcome, Test};
+use crate::artifacts::{TARGET, cargo};
+use crate::lines;
+use crate::process::{step, target_directory};
+
+/// Largest size of the hypervisor's executable segments.
+const TEXT_BUDGET: u64 = 64 * 1024;
+/// Packages that run on no operating system.
+const BARE_METAL: [&str; 2] = ["secvisor-hypervisor", "attack-guest"];
+
+/// All of them.
+pub fn tests() -> Vec<Test> {
+    vec![
+        unit_tests(),
+        Test::new("host/clippy", |_| {
+            checked("clippy", &["clippy", "--all-targets", "--", "-D", "warnings"])
+        }),
+        Test::new("host/clippy-bare-metal", |_| {
+            let mut arguments = vec!["clippy", "--target", TARGET];
+            BARE_METAL.iter().for_each(|package| arguments.extend(["-p", package]));
+            arguments.extend(["--", "-D", "warnings"]);
+            checked("clippy-bare-metal", &arguments)
+        }),
+        Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
+        Test::new("host/lines", |_| lines::check()),
+        Test::new("host/text-bytes", |context| text_bytes(context.hypervisor()?)),
+    ]
+}
+
+/// The unit and property tests of every host crate.
+pub fn unit_tests() -> Test {
+    Test::with_outcome("host/unit", |context| {
+        let mut arguments = vec!["test", "--no-fail-fast", "--"];
+        arguments.extend(context.names.iter().map(String::as_str));
+        let log = target_directory().join("host-unit.log");
+        let ran = step("unit and property tests", &mut cargo(&arguments), &log);
+        let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+        let (passed, mut failed) = count(&text);
+        if let (Err(error), true) = (ran, failed.is_empty()) {
+            failed.push(error.to_string());
+        }
+        Ok(Outcome::Counted(passed, failed))
+    })
+}
+
+/// Tests that passed and names of those that failed, from what cargo test prints.
+fn count(text: &str) -> (u32, Vec<String>) {
+    let passed = |line: &str| {
+        let rest = line.trim().strip_prefix("test result: ")?;
+        rest.split_once(". ")?.1.split(' ').next()?.parse::<u32>().ok()
+    };
+    let failed = |line: &str| {
+        let name = line.trim().strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+        Some(name.to_owned())
+    };
+    (text.lines().filter_map(passed).sum(), text.lines().filter_map(failed).collect())
+}
+
+fn checked(what: &str, arguments: &[&str]) -> Result<()> {
+    let log = target_directory().join(format!("host-{what}.log"));
+    step(what, &mut cargo(arguments), &log)
+}
+
+fn text_bytes(hypervisor: &Path) -> Result<()> {
+    match harness::elf::executable_bytes(hypervisor)? {
+        0 => Err("the hypervisor has no executable segment".into()),
+        bytes if bytes > TEXT_BUDGET => {
+            Err(format!("{bytes} bytes of executable segments, budget {TEXT_BUDGET}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargos_results_are_summed() {
+        let text = "test a::b ... ok\ntest a::c ... FAILED\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored\n\
+            test result: ok. 41 passed; 0 failed; 0 ignored\n";
+        assert_eq!(count(text), (42, vec!["a::c".to_owned()]));
+        assert_eq!(count("error: could not compile"), (0, vec![]));
+    }
+}

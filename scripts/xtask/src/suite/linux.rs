@@ -1,0 +1,180 @@
+//! Linux under SecVisor: honest work undisturbed, text intact, attacks recorded.
+
+use std::time::Duration;
+
+use harness::Result;
+use harness::qemu::Running;
+use harness::record::Record;
+
+use super::{Context, Outcome, Test};
+use crate::artifacts::Guest;
+use crate::demo;
+use crate::run::{Guard, Options, SHELL, Violation};
+
+const DEADLINE: Duration = Duration::from_secs(240);
+/// Processor models on which the kernel must leave its text alone.
+const MODELS: [&str; 3] = ["max", "qemu64,+svm,+npt", "EPYC-Rome,+svm,+npt"];
+const MEMORIES: [&str; 5] = ["64M", "96M", "256M", "1G", "4G"];
+/// The guest's last word before its attack on command.
+const WORK_DONE: &str = "secvisor-guest: workload done";
+
+/// All of them.
+pub fn tests() -> Vec<Test> {
+    let mut tests = vec![
+        Test::new("linux/shell-and-one-attack", one_attack),
+        Test::new("linux/shell-takes-commands", commands),
+        Test::new("linux/workload-as-without-secvisor", workload),
+        Test::new("linux/entry-guard-npf", |context| {
+            work(context, "npf", |o| o.guard = Some(Guard::Npf))
+        }),
+        Test::new("linux/uefi", |context| work(context, "uefi", |o| o.uefi = true)),
+        Test::new("linux/disk", |context| work(context, "disk", |o| o.disk = true)),
+        Test::new("linux/violation-audit", audit),
+        Test::new("linux/violation-halt", halt),
+        Test::with_outcome("linux/demo", |context| {
+            let guest = context.guest()?;
+            let held = demo::demo_with(&options(), guest, &context.directory("linux/demo")?)?;
+            if held { Ok(Outcome::Passed) } else { Err("not all held, see the table".into()) }
+        }),
+    ];
+    tests.extend(MODELS.map(|model| {
+        let short = model.split(',').next().unwrap_or(model);
+        Test::new(format!("linux/text-intact-{short}"), move |context| text_intact(context, model))
+    }));
+    tests.extend(MEMORIES.map(|size| {
+        Test::new(format!("linux/memory-{size}"), move |context| {
+            work(context, &format!("memory-{size}"), |options| options.memory = size.into())
+        })
+    }));
+    tests
+}
+
+fn options() -> Options {
+    Options::for_tests()
+}
+
+fn start(
+    context: &Context,
+    name: &str,
+    what: &str,
+    change: impl FnOnce(&mut Options),
+) -> Result<Running> {
+    let mut options = options();
+    change(&mut options);
+    let guest: &Guest = context.guest()?;
+    let directory = context.directory(&format!("linux/{name}"))?;
+    options.machine(guest, what, &directory)?.start(&directory, DEADLINE)
+}
+
+fn none(log: &str) -> Result<()> {
+    match Record::all(log).first() {
+        Some(record) => Err(format!("a violation: {}", record.line).into()),
+        None if log.contains("secvisor: launching") => Ok(()),
+        None => Err("SecVisor's log does not say that it launched".into()),
+    }
+}
+
+/// The lines that the workload prints.
+fn results(console: &str) -> Vec<String> {
+    let lines = console.lines().map(str::trim).filter(|line| line.starts_with("workload: "));
+    lines.map(str::to_owned).collect()
+}
+
+fn worked(running: &mut Running) -> Result<Vec<String>> {
+    running.wait_for(SHELL)?;
+    running.wait_done()?;
+    let console = running.console.text();
+    if !demo::workload_ran(&console) {
+        let last = results(&console).pop().unwrap_or_else(|| "it said nothing".into());
+        return Err(format!("the workload did not pass: {last}").into());
+    }
+    Ok(results(&console))
+}
+
+/// Boots, works, and leaves no record.
+fn work(context: &Context, name: &str, change: impl FnOnce(&mut Options)) -> Result<()> {
+    let mut running = start(context, name, "workload", change)?;
+    worked(&mut running)?;
+    none(&running.log())
+}
+
+fn workload(context: &Context) -> Result<()> {
+    let mut plain = start(context, "workload-plain", "workload", |o| o.plain = true)?;
+    let expected = worked(&mut plain)?;
+    let mut guarded = start(context, "workload", "workload", |_| ())?;
+    let found = worked(&mut guarded)?;
+    none(&guarded.log())?;
+    match expected.iter().zip(&found).find(|(a, b)| a != b) {
+        Some((a, b)) => Err(format!("{a:?} without SecVisor, {b:?} under it").into()),
+        None if expected.len() != found.len() => {
+            Err(format!("{} lines without SecVisor, {} under it", expected.len(), found.len())
+                .into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn commands(context: &Context) -> Result<()> {
+    let mut running = start(context, "commands", "shell", |_| ())?;
+    running.wait_for(SHELL)?;
+    running.send("echo sum=$((6 * 7))\n")?;
+    running.wait_for("sum=42")?;
+    running.send("exit-qemu 0x10\n")?;
+    running.wait_done()?;
+    none(&running.log())
+}
+
+/// The only record of a boot that ends with one attack is that attack's.
+fn one_attack(context: &Context) -> Result<()> {
+    let mut running = start(context, "one-attack", "attack1", |_| ())?;
+    running.wait_for(WORK_DONE)?;
+    running.wait_done()?;
+    let attacks = demo::attacks(&running.console.text());
+    let records = Record::all(&running.log());
+    match (attacks.as_slice(), records.as_slice()) {
+        ([attack], [record]) if !attack.succeeded && demo::explains(attack, record) => Ok(()),
+        _ => Err(format!("attacks {attacks:?}, records {records:?}").into()),
+    }
+}
+
+fn audit(context: &Context) -> Result<()> {
+    let change = |options: &mut Options| options.violation = Some(Violation::Audit);
+    let mut running = start(context, "audit", "attack1", change)?;
+    running.wait_done()?;
+    let attacks = demo::attacks(&running.console.text());
+    let records = Record::all(&running.log());
+    let told = records.iter().all(|record| record.line.contains("audit=no-guarantee-holds"));
+    let recorded = attacks.iter().all(|a| records.iter().any(|r| demo::explains(a, r)));
+    if attacks.len() == 1 && attacks[0].succeeded && recorded && told {
+        Ok(())
+    } else {
+        Err(format!("attacks {attacks:?}, records {records:?}").into())
+    }
+}
+
+fn halt(context: &Context) -> Result<()> {
+    let change = |options: &mut Options| options.violation = Some(Violation::Halt);
+    let mut running = start(context, "halt", "attack1", change)?;
+    running.wait_for_log("secvisor: violation ")?;
+    // Whatever the guest still did, it would have told within the time of its last lines.
+    std::thread::sleep(Duration::from_secs(2));
+    if running.console.text().contains("secvisor-guest: attack done") {
+        return Err("the guest went on".into());
+    }
+    let records = Record::all(&running.log());
+    if records.len() == 1 { Ok(()) } else { Err(format!("records {records:?}").into()) }
+}
+
+/// The running kernel's text, read from outside, is the approved file's.
+fn text_intact(context: &Context, model: &str) -> Result<()> {
+    let name = format!("text-{}", model.replace([',', '+'], "-"));
+    let mut running = start(context, &name, "shell", |o| o.cpu = Some(model.into()))?;
+    running.wait_for(SHELL)?;
+    let text = harness::elf::section(&context.guest()?.vmlinux, ".text")?;
+    let memory = running.memory(text.physical, text.bytes.len() as u64)?;
+    let differing = memory.iter().zip(&text.bytes).filter(|(a, b)| a != b).count();
+    if differing > 0 {
+        return Err(format!("{differing} of {} bytes differ", memory.len()).into());
+    }
+    none(&running.log())
+}
