@@ -193,3 +193,187 @@ fn small_integer(aml: &[u8]) -> Option<(u8, &[u8])> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tables at 1 MiB steps: RSDP's target, MADT, FADT, MCFG, DSDT.
+    struct Firmware(Vec<(u64, Vec<u8>)>);
+
+    fn table(name: &[u8], body: &[u8]) -> Vec<u8> {
+        let mut table = name.to_vec();
+        table.extend((body.len() as u32 + 36).to_le_bytes());
+        table.resize(36, 0);
+        table.extend(body);
+        seal(&mut table);
+        table
+    }
+
+    /// Makes the checksum right.
+    fn seal(table: &mut [u8]) {
+        table[9] = 0;
+        table[9] = table.iter().fold(0u8, |sum, &byte| sum.wrapping_sub(byte));
+    }
+
+    fn fadt(length: usize, old: [u32; 2], extended: Option<[(u8, u64); 2]>) -> Vec<u8> {
+        let mut fadt = table(b"FACP", &vec![0; length - 36]);
+        put_u32(&mut fadt, 40, 0x50_0000);
+        put_u32(&mut fadt, 64, old[0]);
+        put_u32(&mut fadt, 68, old[1]);
+        for (slot, (space, port)) in [172, 184].into_iter().zip(extended.into_iter().flatten()) {
+            fadt[slot] = space;
+            fadt[slot + 4..slot + 12].copy_from_slice(&port.to_le_bytes());
+        }
+        seal(&mut fadt);
+        fadt
+    }
+
+    fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    const MADT: [u8; 76] = {
+        let mut madt = [0; 76];
+        (madt[2], madt[3]) = (0xE0, 0xFE); // local APIC
+        (madt[8], madt[9], madt[11], madt[12]) = (0, 8, 1, 1); // enabled
+        (madt[16], madt[17], madt[19], madt[20]) = (0, 8, 2, 0); // neither
+        (madt[24], madt[25], madt[27], madt[28]) = (0, 8, 3, 2); // can come online
+        (madt[32], madt[33], madt[38], madt[39]) = (1, 12, 0xC0, 0xFE); // I/O APIC
+        (madt[44], madt[45], madt[48], madt[49], madt[52]) = (9, 16, 0, 1, 1); // x2APIC 100h
+        (madt[60], madt[61], madt[64], madt[68]) = (9, 16, 3, 1); // 3 again
+        madt
+    };
+
+    const DSDT: &[u8] = b"_S5_\x08_S5_\x12\x06\x01\x00\x08\\_S5_\x12\x07\x04\x0A\x05\x01\x00\x00";
+
+    impl Firmware {
+        fn new() -> Self {
+            let mut mcfg = vec![0; 24];
+            mcfg[8..12].copy_from_slice(&0xB000_0000u32.to_le_bytes());
+            (mcfg[18], mcfg[19]) = (1, 255);
+            let pointers = [0x77u64, 0x30_0000, 0x20_0000, 0x40_0000];
+            let pointers: Vec<u8> = pointers.into_iter().flat_map(u64::to_le_bytes).collect();
+            let ports = [(1, 0xB004), (1, 0)];
+            Self(vec![
+                (0x10_0000, table(b"XSDT", &pointers)),
+                (0x20_0000, table(b"APIC", &MADT)),
+                (0x30_0000, fadt(276, [0x804, 0], Some(ports))),
+                (0x40_0000, table(b"MCFG", &mcfg)),
+                (0x50_0000, table(b"DSDT", DSDT)),
+            ])
+        }
+
+        fn bytes(&self, start: u64, length: usize) -> Option<&[u8]> {
+            let (base, table) = self.0.iter().rfind(|(base, _)| *base <= start)?;
+            table.get((start - base) as usize..)?.get(..length)
+        }
+
+        fn read(&self) -> Result<AcpiTables, String> {
+            let mut rsdp = [0; 36];
+            rsdp[24..28].copy_from_slice(&0x10_0000u32.to_le_bytes());
+            read(&rsdp, &|start, length| self.bytes(start, length)).map_err(|e| e.to_string())
+        }
+
+        fn with(mut self, index: usize, table: Vec<u8>) -> Self {
+            self.0[index].1 = table;
+            self
+        }
+    }
+
+    #[test]
+    fn honest_tables_are_read() {
+        let tables = Firmware::new().read().unwrap();
+        assert_eq!(tables.processors[..], [1, 3, 0x100]);
+        assert_eq!(tables.io_apics[..], [0xFEC0_0000]);
+        assert_eq!(tables.local_apic, Some(0xFEE0_0000));
+        assert_eq!(tables.pm1_control, [Some(0xB004), None]);
+        assert_eq!(tables.s5_sleep_type, Some([5, 1]));
+        let ecam = PhysicalRange::new(0xB010_0000, 255 << 20).unwrap();
+        assert_eq!(tables.ecam[..], [ecam]);
+    }
+
+    #[test]
+    fn old_tables_are_read() {
+        let pointers = [0x20_0000u32, 0x30_0000].into_iter().flat_map(u32::to_le_bytes);
+        let rsdt = table(b"RSDT", &pointers.collect::<Vec<_>>());
+        let mut firmware = Firmware::new().with(0, rsdt).with(2, fadt(116, [0x404, 0x504], None));
+        firmware.0.remove(3);
+        let mut rsdp = [0; 20];
+        rsdp[16..].copy_from_slice(&0x10_0000u32.to_le_bytes());
+        let tables = read(&rsdp, &|start, length| firmware.bytes(start, length)).unwrap();
+        assert_eq!(tables.pm1_control, [Some(0x404), Some(0x504)]);
+        assert!(tables.ecam.is_empty());
+        assert_eq!(tables.s5_sleep_type, Some([5, 1]));
+    }
+
+    #[test]
+    fn an_override_moves_the_local_apics() {
+        let mut madt = MADT.to_vec();
+        madt.extend([5, 12, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        let tables = Firmware::new().with(1, table(b"APIC", &madt)).read().unwrap();
+        assert_eq!(tables.local_apic, Some(1 << 32));
+    }
+
+    #[test]
+    fn what_cannot_be_guarded_is_an_error() {
+        let broken = |index: usize| {
+            let mut firmware = Firmware::new();
+            firmware.0[index].1[30] ^= 1;
+            firmware.read().map(|_| ())
+        };
+        for (index, name) in [(0, "XSDT"), (1, "APIC"), (2, "FACP"), (3, "MCFG")] {
+            let error = broken(index).unwrap_err();
+            assert!(error.contains(name) && error.contains("checksum"), "{error}");
+        }
+        assert_eq!(broken(4), Ok(()));
+        let many: Vec<u8> = (0..300u32)
+            .flat_map(|id| {
+                [&[9, 16, 0, 0][..], &id.to_le_bytes(), &[1, 0, 0, 0, 0, 0, 0, 0]].concat()
+            })
+            .collect();
+        let madt = |entries: &[u8]| table(b"APIC", &[&[0; 8], entries].concat());
+        for (index, table, expected) in [
+            (1, table(b"APIX", &MADT), "APIC is missing"),
+            (2, table(b"FACX", &[0; 240]), "FACP is missing"),
+            (1, madt(&many), "more processors"),
+            (1, madt(&[0x40, 0]), "APIC is cut short"), // it would go on forever
+            (1, madt(&[0, 9, 0, 0]), "APIC is cut short"),
+            (1, madt(&[0, 7, 0, 0, 0, 0, 0]), "APIC is cut short"),
+            (2, fadt(276, [0; 2], Some([(0, 0xFED8_0804), (1, 0)])), "outside the ports"),
+            (2, fadt(276, [0x1_0000, 0], None), "above FFFFh"),
+            (3, table(b"MCFG", &[0xFF; 24]), "MCFG is damaged"),
+        ] {
+            let error = Firmware::new().with(index, table).read().unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_is_judged(index in 0usize..5, body: Vec<u8>, entries: Vec<(u8, u8)>) {
+            let firmware = Firmware::new();
+            let name = firmware.0[index].1[..4].to_vec();
+            let entries: Vec<u8> = entries.iter().flat_map(|&(kind, size)| [kind % 10, size]).collect();
+            let body = [&body[..], &MADT[..8], &entries[..]].concat();
+            let _ = firmware.with(index, table(&name, &body)).read();
+        }
+
+        #[test]
+        fn any_change_is_judged(index in 0usize..5, at in 0usize..300, byte: u8) {
+            let mut firmware = Firmware::new();
+            let table = &mut firmware.0[index].1;
+            let at = at % table.len();
+            table[at] = byte;
+            seal(table);
+            let _ = firmware.read();
+        }
+
+        #[test]
+        fn any_aml_is_scanned(aml: Vec<u8>) {
+            let _ = s5_sleep_type(&aml);
+            let _ = s5_sleep_type(&[b"\x08_S5_\x12", &aml[..]].concat());
+        }
+    }
+}

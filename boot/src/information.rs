@@ -173,3 +173,162 @@ fn screen(body: &[u8]) -> Option<Screen> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{information, memory_tag, module, range};
+    use proptest::prelude::*;
+
+    const MIB: u32 = 1 << 20;
+
+    fn memory() -> (u32, Vec<u8>) {
+        memory_tag(&[(0, 0x9F000, 1), (0x10_0000, 0x3F0_0000, 1), (0xFFFC_0000, 0x4_0000, 2)])
+    }
+
+    fn modules() -> [(u32, Vec<u8>); 3] {
+        [
+            module(MIB, 2 * MIB, " kernel  console=ttyS0 root=/dev/vda "),
+            module(2 * MIB, 3 * MIB, "policy"),
+            module(3 * MIB, 4 * MIB, "initrd"),
+        ]
+    }
+
+    /// The error, if any, of information with a memory map and these modules.
+    fn error_of(modules: &[(u32, Vec<u8>)]) -> Option<String> {
+        let bytes = information(&[&[memory()], modules].concat());
+        parse(&bytes).err().map(|error| error.to_string())
+    }
+
+    fn rsdp(length: usize) -> Vec<u8> {
+        let mut rsdp = b"RSD PTR \0SECVIS\x02".to_vec();
+        rsdp.resize(length, 0x11);
+        if length == 36 {
+            rsdp[20..24].copy_from_slice(&36u32.to_le_bytes());
+        }
+        let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, &x| sum.wrapping_sub(x));
+        rsdp[8] = sum(&rsdp[..20]);
+        if length == 36 {
+            rsdp[32] = rsdp[32].wrapping_add(sum(&rsdp));
+        }
+        rsdp
+    }
+
+    #[test]
+    fn honest_information_parses() {
+        let [kernel, policy, initrd] = modules();
+        let line = (1, b"entry-guard=npf\0".to_vec());
+        let tags = [line, kernel, (14, rsdp(20)), policy, memory(), (15, rsdp(36)), initrd];
+        let bytes = information(&tags);
+        let information = parse(&bytes).unwrap();
+        assert_eq!(information.command_line, "entry-guard=npf");
+        assert_eq!(information.kernel.command_line, "console=ttyS0 root=/dev/vda");
+        assert_eq!(information.kernel.range, range(0x10_0000, 0x20_0000));
+        assert_eq!(information.policy.command_line, "");
+        assert_eq!(information.initrd.unwrap().range, range(0x30_0000, 0x40_0000));
+        assert_eq!(information.memory.top_of_ram(), 0x400_0000);
+        assert_eq!(information.rsdp, Some(&rsdp(36)[..]));
+        assert_eq!(information.screen, Screen::None);
+    }
+
+    #[test]
+    fn a_damaged_rsdp_is_not_used() {
+        let of = |tags: &[(u32, Vec<u8>)]| {
+            let bytes = information(&[&modules()[..], &[memory()], tags].concat());
+            parse(&bytes).unwrap().rsdp.map(<[u8]>::len)
+        };
+        let damaged = |length, at: usize| {
+            let mut rsdp = rsdp(length);
+            rsdp[at] ^= 1;
+            rsdp
+        };
+        assert_eq!(of(&[(15, rsdp(36)), (14, rsdp(20))]), Some(36));
+        assert_eq!(of(&[(15, damaged(36, 35)), (14, rsdp(20))]), Some(20));
+        assert_eq!(of(&[(15, damaged(36, 12)), (14, damaged(20, 3))]), None);
+        assert_eq!(of(&[(15, rsdp(20)), (14, rsdp(20)[..19].to_vec())]), None);
+    }
+
+    #[test]
+    fn modules_that_do_not_hold_are_named() {
+        let [kernel, policy, initrd] = modules();
+        assert_eq!(error_of(&modules()), None);
+        for (modules, expected) in [
+            (vec![], "'kernel' is missing"),
+            (vec![kernel.clone(), initrd.clone()], "'policy' is missing"),
+            (vec![kernel.clone(), initrd, kernel.clone()], "'kernel' is there twice"),
+            (vec![module(0, 1, "vmlinux kernel")], "'vmlinux'"),
+            (vec![module(0, 1, "")], "''"),
+            (vec![module(7, 7, "initrd")], "'initrd' is empty"),
+            (vec![module(7, 6, "kernel")], "'kernel' is empty"),
+            (vec![kernel.clone(), module(0, MIB + 1, "policy")], "'kernel' lies over policy"),
+            (vec![kernel, policy, module(MIB, 9 * MIB, "initrd")], "'initrd' lies over kernel"),
+        ] {
+            let error = error_of(&modules).unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn information_cut_anywhere_is_an_error() {
+        let bytes = information(&[&modules()[..], &[memory()]].concat());
+        for length in 0..bytes.len() {
+            assert!(parse(&bytes[..length]).is_err(), "{length}");
+            // Its own size tells of the cut as well; only the end tag's padding may be missing.
+            let mut cut = bytes.clone();
+            cut[..4].copy_from_slice(&(length as u32).to_le_bytes());
+            assert!(parse(&cut).is_err(), "{length}");
+        }
+        let no_memory = information(&modules());
+        assert!(parse(&no_memory).unwrap_err().to_string().contains("no memory map"));
+    }
+
+    #[test]
+    fn screens_are_told_apart() {
+        let of = |address: u64, geometry: [u32; 3], [bits, kind]: [u8; 2]| {
+            let mut body = address.to_le_bytes().to_vec();
+            body.extend(geometry.into_iter().flat_map(u32::to_le_bytes));
+            body.extend([bits, kind, 0, 0, 16, 8, 8, 8, 0, 8]);
+            let bytes = information(&[&modules()[..], &[memory(), (8, body)]].concat());
+            parse(&bytes).unwrap().screen
+        };
+        assert_eq!(of(0xB8000, [160, 80, 25], [16, 2]), Screen::Text80x25);
+        assert_eq!(of(0xB8000, [264, 132, 50], [16, 2]), Screen::None);
+        let Screen::Linear(linear) = of(0xFD00_0000, [4096, 1024, 768], [32, 1]) else { panic!() };
+        assert_eq!(linear.range(), range(0xFD00_0000, 0xFD30_0000));
+        assert_eq!(linear.red, Channel { position: 16, size: 8 });
+        for (geometry, kinds) in [
+            ([4095, 1024, 768], [32, 1]), // lines longer than the pitch
+            ([4096, 1024, 768], [8, 1]),  // no colours
+            ([4096, 1024, 768], [32, 0]), // a palette
+            ([!0, 1024, !0], [32, 1]),
+            ([4096, 0, 768], [32, 1]),
+            ([4096, 1024, 0], [32, 1]),
+        ] {
+            assert_eq!(of(1 << 40, geometry, kinds), Screen::None);
+        }
+        assert_eq!(of(u64::MAX - 5, [4096, 1024, 768], [32, 1]), Screen::None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes: Vec<u8>) {
+            let _ = parse(&bytes).map_err(|error| error.to_string());
+        }
+
+        #[test]
+        fn any_tags_are_judged(tags in prop::collection::vec((0u32..17, any::<Vec<u8>>()), 0..9)) {
+            let bytes = information(&[&tags[..], &modules(), &[memory()]].concat());
+            let _ = parse(&bytes).map_err(|error| error.to_string());
+        }
+
+        #[test]
+        fn any_change_is_judged(changes in prop::collection::vec((0usize..400, any::<u8>()), 1..9)) {
+            let mut bytes = information(&[&modules()[..], &[memory(), (15, rsdp(36))]].concat());
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            let _ = parse(&bytes).map_err(|error| error.to_string());
+        }
+    }
+}

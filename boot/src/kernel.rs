@@ -111,3 +111,103 @@ impl<'a> Kernel<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Ram, range, vmlinux};
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn error_of(entry: u64, segments: &[(u64, u64, &[u8])]) -> String {
+        Kernel::parse(&vmlinux(entry, segments)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn segments_are_copied_and_the_rest_zeroed() {
+        let segments: [(u64, u64, &[u8]); 3] =
+            [(2 * MIB, 5, b"code"), (MIB, 0x1000, b"data"), (3 * MIB, 2, b"")];
+        let file = vmlinux(2 * MIB, &segments);
+        let kernel = Kernel::parse(&file).unwrap();
+        assert_eq!(kernel.segments().len(), 3);
+        assert_eq!((kernel.entry(), kernel.span()), (2 * MIB, range(MIB, 3 * MIB + 2)));
+        let mut ram = Ram(vec![0xEE; 4 * MIB as usize]);
+        kernel.load(&mut ram);
+        assert_eq!(ram.bytes(range(2 * MIB - 1, 2 * MIB + 6)), b"\xEEcode\0\xEE");
+        assert_eq!(ram.bytes(range(MIB, MIB + 6)), b"data\0\0");
+        assert_eq!(ram.bytes(range(MIB + 0xFFF, MIB + 0x1001)), b"\0\xEE");
+        assert_eq!(ram.bytes(range(3 * MIB, 3 * MIB + 3)), b"\0\0\xEE");
+    }
+
+    #[test]
+    fn kernels_that_do_not_hold_are_refused() {
+        let code: (u64, u64, &[u8]) = (MIB, 0x1000, b"code");
+        assert!(error_of(MIB, &[]).contains("nothing to load"));
+        assert!(error_of(2 * MIB, &[code]).contains("entry point"));
+        for (segment, expected) in [
+            ((MIB - 1, 2, b"" as &[u8]), "0x2 bytes at 0xfffff does not lie between"),
+            (((1 << 32) - 1, 2, b""), "does not lie between"),
+            ((u64::MAX, 2, b""), "does not lie between"),
+            ((2 * MIB, 3, b"four"), "more bytes in the file"),
+            ((MIB + 0xFFF, 1, b""), "over another"),
+            ((MIB, MIB, b""), "over another"),
+        ] {
+            let error = error_of(MIB, &[code, segment]);
+            assert!(error.contains(expected), "{error}");
+        }
+        let many: Vec<_> = (1..18).map(|n| (n * MIB, 1, b"" as &[u8])).collect();
+        assert!(Kernel::parse(&vmlinux(MIB, &many[..16])).is_ok());
+        assert!(error_of(MIB, &many).contains("one too many"));
+    }
+
+    #[test]
+    fn other_files_are_told_apart() {
+        let file = vmlinux(MIB, &[(MIB, 0x1000, b"code")]);
+        let changed = |at: usize, byte: u8| {
+            let mut file = file.clone();
+            file[at] = byte;
+            Kernel::parse(&file).unwrap_err().to_string()
+        };
+        assert!(changed(0, 0).contains("not ELF"));
+        let mut old = b"\x7fELF\x01\x01\x01".to_vec();
+        old.resize(52, 0);
+        (old[16], old[18]) = (2, 3);
+        assert!(Kernel::parse(&old).unwrap_err().to_string().contains("32-bit"));
+        assert!(changed(5, 2).contains("not ELF")); // big-endian
+        assert!(changed(16, 3).contains("not an x86_64 executable"));
+        assert!(changed(18, 40).contains("not an x86_64 executable"));
+        for length in 0..file.len() {
+            assert!(Kernel::parse(&file[..length]).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_is_judged(
+            changes in prop::collection::vec((0usize..200, any::<u8>()), 1..6),
+            tail: Vec<u8>,
+        ) {
+            let mut file = vmlinux(MIB, &[(MIB, 0x1000, b"code"), (2 * MIB, 9, &tail)]);
+            for (at, byte) in changes {
+                let at = at % file.len();
+                file[at] = byte;
+            }
+            if let Ok(kernel) = Kernel::parse(&file) {
+                for (n, segment) in kernel.segments().enumerate() {
+                    prop_assert!(segment.file.len() as u64 <= segment.physical.length());
+                    prop_assert!(kernel.span().contains(segment.physical));
+                    prop_assert!(range(MIB, 1 << 32).contains(segment.physical));
+                    let mut others = kernel.segments().skip(n + 1);
+                    prop_assert!(others.all(|other| !other.physical.overlaps(segment.physical)));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_judged(bytes: Vec<u8>) {
+            let _ = Kernel::parse(&bytes);
+            let _ = Kernel::parse(&[b"\x7fELF\x02\x01\x01", &bytes[..]].concat());
+        }
+    }
+}

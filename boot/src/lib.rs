@@ -25,3 +25,5 @@ pub mod memory;
 pub mod options;
 pub mod plan;
 pub mod screen;
+#[cfg(test)]
+mod testing;

@@ -191,3 +191,151 @@ fn write_screen_info(bytes: &mut [u8], screen: &Screen) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::{u16_at, u32_at, u64_at};
+    use crate::screen::Channel;
+    use crate::testing::{Ram, range};
+
+    const LOW: u64 = 0x8_0000;
+
+    fn map() -> MemoryMap {
+        let entries = [(0, 0x8_0000, 1), (0x8_0000, 0x1_0000, 2), (0x10_0000, 0xF0_0000, 1)];
+        MemoryMap::from_entries(entries).unwrap()
+    }
+
+    fn prepared(inputs: &LinuxInputs) -> (GuestStart, Vec<u8>) {
+        let mut ram = Ram(vec![0xEE; 1 << 20]);
+        let low = range(LOW, LOW + 0x1_0000);
+        let start = prepare(&mut ram, low, inputs).unwrap();
+        assert!(ram.0[..LOW as usize].iter().all(|&byte| byte == 0xEE));
+        assert!(ram.0[low.end() as usize..].iter().all(|&byte| byte == 0xEE));
+        (start, ram.0[LOW as usize..low.end() as usize].to_vec())
+    }
+
+    fn inputs(map: &MemoryMap) -> LinuxInputs<'_> {
+        LinuxInputs {
+            entry: 0x100_0000,
+            command_line: "console=ttyS0",
+            initrd: Some(range(0x200_0000, 0x200_1234)),
+            memory_map: map,
+            rsdp: Some(&[0x52; 36]),
+            screen: Screen::Text80x25,
+        }
+    }
+
+    #[test]
+    fn boot_params_hold_what_linux_reads() {
+        let map = map();
+        let (start, bytes) = prepared(&inputs(&map));
+        assert_eq!((start.rip, start.rsi), (0x100_0000, LOW));
+        let zero_page = &bytes[..0x1000];
+        let (magic, version) = (&zero_page[0x202..0x206], u16_at(zero_page, 0x206));
+        assert_eq!(
+            (u16_at(zero_page, 0x1FE), magic, version),
+            (Some(0xAA55), &b"HdrS"[..], Some(0x20F))
+        );
+        assert_eq!(zero_page[0x1EF], 0, "the sentinel");
+        assert_eq!(u32_at(zero_page, 0x218), Some(0x200_0000));
+        assert_eq!(u32_at(zero_page, 0x21C), Some(0x1234));
+        let line = u32_at(zero_page, 0x228).unwrap() as usize - LOW as usize;
+        assert_eq!(&bytes[line..line + 14], b"console=ttyS0\0");
+        let rsdp = u64_at(zero_page, 0x70).unwrap() as usize - LOW as usize;
+        assert_eq!(&bytes[rsdp..rsdp + 37], [&[0x52; 36][..], &[0]].concat());
+        assert_eq!(zero_page[0x1E8], 3);
+        let e820 = |n: usize| {
+            let at = 0x2D0 + 20 * n;
+            (u64_at(zero_page, at), u64_at(zero_page, at + 8), u32_at(zero_page, at + 16))
+        };
+        assert_eq!(e820(1), (Some(0x8_0000), Some(0x1_0000), Some(2)));
+        assert_eq!(e820(2), (Some(0x10_0000), Some(0xF0_0000), Some(1)));
+        assert_eq!(e820(3), (Some(0), Some(0), Some(0)));
+        assert_eq!((zero_page[0x07], zero_page[0x0E], zero_page[0x0F]), (80, 25, 1));
+    }
+
+    #[test]
+    fn the_first_4_gib_are_mapped_one_to_one() {
+        let map = map();
+        let (start, bytes) = prepared(&inputs(&map));
+        let entry = |table: u64, index: u64| {
+            let at = (table & 0xF_FFFF_FFFF_F000) - LOW + index * 8;
+            u64_at(&bytes, at as usize).filter(|entry| entry & 3 == 3)
+        };
+        for address in (0..4u64 << 30).step_by(1 << 21) {
+            let pointers = entry(start.cr3, address >> 39).unwrap();
+            let directory = entry(pointers, address >> 30).unwrap();
+            let leaf = entry(directory, address >> 21 & 0x1FF).unwrap();
+            assert_eq!((leaf & !0xFFF, leaf & 0x80), (address, 0x80));
+        }
+        assert_eq!(entry(start.cr3, 1), None);
+        assert_eq!(entry(entry(start.cr3, 0).unwrap(), 4), None);
+        assert_eq!(start.gdt_limit, 0x1F);
+        let gdt = (start.gdt_base - LOW) as usize;
+        let code = u64_at(&bytes, gdt + 0x10).unwrap();
+        assert_eq!(
+            (code >> 53 & 1, code >> 47 & 1, code >> 43 & 1),
+            (1, 1, 1),
+            "long, present, code"
+        );
+        let data = u64_at(&bytes, gdt + 0x18).unwrap();
+        assert_eq!(
+            (data >> 47 & 1, data >> 41 & 1, data >> 43 & 1),
+            (1, 1, 0),
+            "present, writable"
+        );
+    }
+
+    #[test]
+    fn a_framebuffer_is_described() {
+        let map = map();
+        let channel = |position| Channel { position, size: 8 };
+        let linear = Framebuffer::new(
+            0x12_C000_0000,
+            7680,
+            1920,
+            1080,
+            32,
+            channel(16),
+            channel(8),
+            channel(0),
+        );
+        let screen = Screen::Linear(linear.unwrap());
+        let (_, bytes) = prepared(&LinuxInputs { screen, ..inputs(&map) });
+        assert_eq!(bytes[0x0F], 0x23);
+        assert_eq!((u16_at(&bytes, 0x12), u16_at(&bytes, 0x14)), (Some(1920), Some(1080)));
+        assert_eq!((u32_at(&bytes, 0x18), u32_at(&bytes, 0x3A)), (Some(0xC000_0000), Some(0x12)));
+        assert!(u64::from(u32_at(&bytes, 0x1C).unwrap()) << 16 >= 7680 * 1080);
+        assert_eq!(bytes[0x26..0x2C], [8, 16, 8, 8, 8, 0]);
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let map = map();
+        let refusal = |low, inputs| prepare(&mut Ram(vec![0; 1 << 20]), low, &inputs).err();
+        let low = range(LOW, LOW + 0x1_0000);
+        let line = "x".repeat(2047);
+        let (_, bytes) = prepared(&LinuxInputs { command_line: &line, rsdp: None, ..inputs(&map) });
+        assert_eq!(bytes[0x1000..0x1800], [line.as_bytes(), &[0]].concat());
+        assert_eq!(u64_at(&bytes, 0x70), Some(0));
+        let line = "x".repeat(2048);
+        let long = LinuxInputs { command_line: &line, ..inputs(&map) };
+        assert_eq!(refusal(low, long), Some(BootError::CommandLine(2048)));
+        let initrd = Some(range(1 << 32, 1 << 33));
+        assert!(refusal(low, LinuxInputs { initrd, ..inputs(&map) }).is_some());
+        assert!(refusal(range(LOW, LOW + 0x7FFF), inputs(&map)).is_some());
+        assert!(refusal(range(LOW + 1, LOW + 0x1_0001), inputs(&map)).is_some());
+        assert!(refusal(range((1 << 32) - 0x1000, (1 << 32) + 0x1_0000), inputs(&map)).is_some());
+    }
+
+    #[test]
+    fn a_full_memory_map_fits() {
+        let entries = (0..128).map(|n| (n * 0x2000, 0x1000, 1));
+        let map = MemoryMap::from_entries(entries).unwrap();
+        let (_, bytes) = prepared(&inputs(&map));
+        assert_eq!(bytes[0x1E8], 128);
+        assert_eq!(u64_at(&bytes, 0x2D0 + 20 * 127), Some(127 * 0x2000));
+        assert!(bytes[0x2D0 + 20 * 128..0x1000].iter().all(|&byte| byte == 0));
+    }
+}

@@ -170,3 +170,74 @@ fn rows(text: &str, columns: usize) -> impl Iterator<Item = &[u8]> {
     let lines = text.as_bytes().split(|&byte| byte == b'\n');
     lines.flat_map(move |line| line.chunks(columns.max(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn framebuffer(width: u32, height: u32, bits: u8) -> Framebuffer {
+        let channel = |position, size| Channel { position, size };
+        let pitch = width * u32::from(bits).div_ceil(8) + 8;
+        let (red, green, blue) = match bits {
+            16 => (channel(11, 5), channel(5, 6), channel(0, 5)),
+            _ => (channel(16, 8), channel(8, 8), channel(0, 8)),
+        };
+        Framebuffer::new(1 << 33, pitch, width, height, bits, red, green, blue).unwrap()
+    }
+
+    #[test]
+    fn text_wraps_and_is_padded() {
+        let mut pixels = vec![0; Screen::Text80x25.bytes().unwrap().length() as usize];
+        write(&Screen::Text80x25, &mut pixels, &format!("{}\nß!", "a".repeat(81)));
+        let row = |n: usize| pixels[n * 160..][..160].chunks(2).map(|c| c[0]).collect::<Vec<_>>();
+        assert_eq!(row(0), [b'a'; 80]);
+        assert_eq!((row(1)[0], row(1)[1]), (b'a', b' '));
+        assert_eq!(row(2)[..4], *b"??! ");
+        assert!(pixels[..480].chunks(2).all(|cell| cell[1] == TEXT_ATTRIBUTE));
+        assert!(pixels[480..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn letters_are_drawn_in_each_format() {
+        for (bits, bright, dark) in [
+            (32, vec![255, 255, 255, 0], vec![0, 0, 0xAA, 0]),
+            (24, vec![255, 255, 255], vec![0, 0, 0xAA]),
+            (16, vec![255, 255], vec![0, 0xA8]),
+        ] {
+            let linear = framebuffer(20, 10, bits);
+            let mut pixels = vec![7; linear.range().length() as usize];
+            write(&Screen::Linear(linear), &mut pixels, "|.x");
+            let size = bright.len();
+            let pixel =
+                |x: usize, y: usize| &pixels[y * usize::from(linear.pitch) + x * size..][..size];
+            // The font's bar is two dots wide, at columns 3 and 4.
+            assert_eq!(
+                (pixel(2, 0), pixel(3, 0), pixel(4, 0)),
+                (&dark[..], &bright[..], &bright[..])
+            );
+            assert_eq!(pixel(8, 0), dark);
+            assert!((16..20).all(|x| pixel(x, 0).iter().all(|&byte| byte == 7)), "no half letters");
+            assert!((0..20).all(|x| pixel(x, 8)[0] != 7 || x >= 16), "the second row");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_screen_is_written(
+            geometry in (any::<u64>(), 0u32..600, 0u32..2000, 0u32..40), bits: u8,
+            channels in prop::array::uniform3((any::<u8>(), any::<u8>())),
+            text: String, short in 0usize..5000,
+        ) {
+            let (address, pitch, width, height) = geometry;
+            let [red, green, blue] = channels.map(|(position, size)| Channel { position, size });
+            let linear = Framebuffer::new(address, pitch, width, height, bits, red, green, blue);
+            let mut pixels = vec![0; short];
+            for screen in [Some(Screen::Text80x25), linear.map(Screen::Linear)].into_iter().flatten() {
+                write(&screen, &mut pixels, &text);
+                let mut whole = vec![0; screen.bytes().unwrap().length() as usize];
+                write(&screen, &mut whole, &text);
+            }
+        }
+    }
+}
