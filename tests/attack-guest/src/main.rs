@@ -1,7 +1,56 @@
-//! A freestanding guest that attacks SecVisor.
+//! A freestanding guest that attacks SecVisor, behaves honestly beside it, and measures it.
+//!
+//! One ELF boots two ways: plain, by GRUB (multiboot2), and under SecVisor, which loads it like a
+//! Linux kernel. Every attack really happens: without SecVisor it succeeds, and leaves its mark in
+//! a frame that the judge outside reads. The guest's own words are only the script of the play.
+//!
+//! `run=NAME[,NAME]|all|honest|checks|bench|attacks` on the command line chooses; `ask` makes the
+//! guest take its options from COM1 instead, and pause around each attack until it gets a byte.
+
 #![no_std]
 #![no_main]
+// The guest is the adversary: raw memory, ports and privileged instructions are all it does.
+#![allow(unsafe_code)]
+
+mod attacks;
+mod bench;
+mod boot;
+mod checks;
+mod console;
+mod cpu;
+mod devices;
+mod honest;
+mod memory;
+mod tables;
+mod trap;
+
+use boot::Options;
+
+core::arch::global_asm!(include_str!("entry.s"));
+core::arch::global_asm!(include_str!("user.s"));
+
+/// The first Rust code, on the guest's own page tables and stack.
+#[unsafe(no_mangle)]
+extern "C" fn main(information: u64) -> ! {
+    tables::reset();
+    let options = Options::read(information);
+    say!("guest: start secvisor={} e820-hidden={:#x}", cpu::under_secvisor(), options.hidden);
+    if options.wants("honest") {
+        honest::run(&options);
+    }
+    if options.wants("checks") {
+        checks::run();
+    }
+    attacks::run(&options);
+    if options.wants("bench") {
+        bench::run();
+    }
+    say!("guest: done");
+    devices::exit(devices::DONE)
+}
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+fn panic(information: &core::panic::PanicInfo) -> ! {
+    say!("guest: {information}");
+    devices::exit(devices::FAILED)
 }

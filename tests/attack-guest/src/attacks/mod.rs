@@ -1,0 +1,184 @@
+//! The attacks: a table of rows, and the ritual around each.
+//!
+//! A row prepares (whatever a compromised kernel could prepare as mere data), then acts. Before the
+//! act the guest says what it aims at and where a success would show; the judge looks there itself.
+
+mod entry;
+mod execute;
+mod fatal;
+mod hardware;
+mod hidden;
+mod processors;
+mod write;
+
+use crate::boot::Options;
+use crate::console;
+use crate::devices;
+use crate::memory::{self, CANARY, HEAP, PAGE, RW, copy, peek, poke};
+use crate::say;
+use crate::tables;
+use crate::trap::{self, END, Frame, SYSCALL, TIMER, symbol};
+
+/// One row.
+pub struct Attack {
+    /// Its name, which the judge's table has too.
+    pub name: &'static str,
+    /// Prepares it and says what is to happen.
+    pub plan: fn(&Options) -> Plan,
+}
+
+/// What is to happen.
+pub struct Plan {
+    /// The frame that the attack is after.
+    pub target: u64,
+    /// Where its success shows.
+    pub witness: u64,
+    /// The act itself.
+    pub act: Act,
+}
+
+/// The act.
+pub enum Act {
+    /// The kernel calls an address with an argument.
+    Call(u64, u64),
+    /// User mode runs from these registers on.
+    User(Frame),
+    /// The same while the timer's interrupt arrives.
+    Timer(Frame),
+    /// The same while an NMI arrives.
+    Nmi(Frame),
+}
+
+impl Plan {
+    /// The kernel calls `function`, which reaches for `target`; success shows in the witness.
+    pub fn call(target: u64, function: u64, argument: u64) -> Self {
+        Self { target, witness: symbol!(witness), act: Act::Call(function, argument) }
+    }
+
+    /// The kernel jumps to the payload at `target`.
+    pub fn jump(target: u64) -> Self {
+        Self::call(target, target, 0)
+    }
+
+    /// User mode at `start` fires what leads to the payload at `target`.
+    pub fn user(target: u64, start: u64) -> Self {
+        Self { target, witness: symbol!(witness), act: Act::User(Frame::user(start)) }
+    }
+
+    /// The target itself is where success shows.
+    pub fn at_target(self) -> Self {
+        Self { witness: self.target, ..self }
+    }
+}
+
+/// All rows of an ordinary run.
+const ATTACKS: [&[Attack]; 5] =
+    [execute::ROWS, write::ROWS, entry::ROWS, hidden::ROWS, hardware::ROWS];
+/// Rows that want a second processor, and rows that may end the machine: by group or name only.
+const SPECIAL: [(&str, &[Attack]); 2] = [("smp", processors::ROWS), ("fatal", fatal::ROWS)];
+
+/// Runs the chosen rows.
+pub fn run(options: &Options) {
+    // What the text page held at first, to mend it from after an attack that succeeded.
+    copy(symbol!(victim), GOLDEN, PAGE);
+    for rows in ATTACKS {
+        for row in rows {
+            if options.wants("attacks") || options.chosen().any(|name| name == row.name) {
+                stage(row, options);
+            }
+        }
+    }
+    for (group, rows) in SPECIAL {
+        for row in rows {
+            if options.chosen().any(|name| name == row.name || name == group) {
+                stage(row, options);
+            }
+        }
+    }
+}
+
+const GOLDEN: u64 = HEAP + 0x10_0000 - PAGE;
+
+/// Puts the payload at an address.
+pub fn place_payload(address: u64) -> u64 {
+    copy(symbol!(payload), address, symbol!(payload_end) - symbol!(payload));
+    address
+}
+
+/// Lets the judge look, if there is one.
+fn pause(name: &str, options: &Options) {
+    if options.ask {
+        say!("attack: {name} pause");
+        console::read_byte();
+    }
+}
+
+/// One row from beginning to end.
+fn stage(row: &Attack, options: &Options) {
+    let name = row.name;
+    poke(symbol!(witness), CANARY);
+    let plan = (row.plan)(options);
+    say!("attack: {name} attempt target={:#x} witness={:#x}", plan.target, plan.witness);
+    pause(name, options);
+    let end = match plan.act {
+        Act::Call(function, argument) => trap::call(function, argument),
+        Act::User(frame) => Some(trap::run_user(&frame)),
+        Act::Timer(frame) => {
+            devices::arm_timer();
+            Some(trap::run_user(&Frame { flags: 0x202, ..frame }))
+        }
+        Act::Nmi(frame) => {
+            devices::arm_nmi();
+            Some(trap::run_user(&frame))
+        }
+    };
+    let Frame { vector, error, rip, cs, .. } = end.unwrap_or_default();
+    tables::reset();
+    say!(
+        "attack: {name} done witness={:#x} vector={vector:#x} error={error:#x} rip={rip:#x} \
+         cpl={}",
+        peek(symbol!(witness)),
+        cs & 3
+    );
+    pause(name, options);
+    mend();
+    survive(name);
+}
+
+/// Undoes changes of the text page.
+fn mend() {
+    let page = memory::map(0, symbol!(victim), RW);
+    for at in (0..PAGE).step_by(8) {
+        if peek(page + at) != peek(GOLDEN + at) {
+            poke(page + at, peek(GOLDEN + at));
+        }
+    }
+    memory::map(0, 0, 0);
+}
+
+/// Work that shows a guest in good health: system calls, calls into text, timer interrupts.
+fn survive(name: &str) {
+    let mut frame = Frame::user(symbol!(u_loop_syscall));
+    let mut calls = 0;
+    for _ in 0..1000 {
+        frame = trap::run_user(&frame);
+        calls += u64::from(frame.vector == SYSCALL);
+    }
+    let mut ticks = 0;
+    for _ in 0..3 {
+        devices::arm_timer();
+        let frame = Frame { flags: 0x202, ..Frame::user(symbol!(u_spin)) };
+        ticks += u64::from(trap::run_user(&frame).vector == TIMER);
+    }
+    devices::reset();
+    let text = trap::call(symbol!(victim), 0).is_none();
+    let gate = trap::run_user_at(symbol!(u_call_gate));
+    if calls == 1000 && ticks == 3 && text && gate.vector == END && gate.cs == 0x10 {
+        say!("attack: {name} survived syscalls={calls} ticks={ticks}");
+    } else {
+        say!(
+            "attack: {name} ill syscalls={calls} ticks={ticks} text={text} gate={:#x}",
+            gate.vector
+        );
+    }
+}

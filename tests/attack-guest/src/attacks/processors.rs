@@ -1,0 +1,86 @@
+//! A second processor thrown into code of the attacker's own, by INIT and SIPI.
+
+use super::hardware::call;
+use super::{Act, Attack, Plan};
+use crate::cpu::{APIC_BASE, rdmsr, wrmsr};
+use crate::devices::LAPIC;
+use crate::memory::{self, CANARY, MARKER, URW, poke, poke8, poke32};
+use crate::trap::{Frame, symbol};
+
+/// Where the second processor would start, and the mark it would leave.
+const START: u64 = 0x8000;
+const LOW_WITNESS: u64 = 0x9000;
+
+const INIT: u64 = 0x4500;
+const SIPI: u64 = 0x4600 | START >> 12;
+const OTHERS: u64 = 0xC_0000;
+const ICR: u64 = LAPIC + 0x300;
+const X2APIC_ICR: u32 = 0x830;
+
+/// Real-mode code that stores the marker, then halts.
+fn plant() {
+    let [low, high] = [MARKER as u32, (MARKER >> 32) as u32].map(u32::to_le_bytes);
+    let store =
+        |at: u8, word: [u8; 4]| [0x66, 0xC7, 0x06, at, 0x90, word[0], word[1], word[2], word[3]];
+    let parts: [&[u8]; 4] =
+        [&[0xFA, 0x31, 0xC0, 0x8E, 0xD8], &store(0, low), &store(4, high), &[0xF4, 0xEB, 0xFD]];
+    for (at, byte) in parts.into_iter().flatten().enumerate() {
+        poke8(START + at as u64, *byte);
+    }
+    poke(LOW_WITNESS, CANARY);
+}
+
+fn wait() {
+    for _ in 0..2_000_000 {
+        core::hint::spin_loop();
+    }
+}
+
+/// INIT, then SIPI twice, through `send`.
+fn start(send: impl Fn(u64)) {
+    for command in [INIT, SIPI, SIPI] {
+        send(command);
+        wait();
+    }
+}
+
+extern "C" fn broadcast(_: u64) {
+    start(|command| poke32(ICR, (OTHERS | command) as u32));
+}
+
+extern "C" fn directed(_: u64) {
+    start(|command| {
+        poke32(ICR + 0x10, 1 << 24);
+        poke32(ICR, command as u32);
+    });
+}
+
+extern "C" fn x2apic(destination: u64) {
+    let base = rdmsr(APIC_BASE);
+    wrmsr(APIC_BASE, base | 0xC00);
+    start(|command| wrmsr(X2APIC_ICR, destination | command));
+}
+
+fn plan(function: extern "C" fn(u64), argument: u64) -> Plan {
+    plant();
+    Plan { witness: LOW_WITNESS, ..call(START, function, argument) }
+}
+
+/// The rows. The last two leave the local APIC in x2APIC mode.
+pub const ROWS: &[Attack] = &[
+    Attack { name: "init-broadcast", plan: |_| plan(broadcast, 0) },
+    Attack { name: "init-directed", plan: |_| plan(directed, 0) },
+    Attack {
+        name: "init-user",
+        plan: |_| {
+            plant();
+            let rdi = memory::map(0, LAPIC, URW) + 0x300;
+            let rax = OTHERS | INIT;
+            let rdx = OTHERS | SIPI;
+            let frame = Frame { rdi, rax, rdx, ..Frame::user(symbol!(u_start_others)) };
+            Plan { target: START, witness: LOW_WITNESS, act: Act::User(frame) }
+        },
+    },
+    Attack { name: "init-x2apic-broadcast", plan: |_| plan(x2apic, OTHERS) },
+    Attack { name: "init-x2apic-directed", plan: |_| plan(x2apic, 1 << 32) },
+];

@@ -1,0 +1,96 @@
+//! Figures: instructions (the TSC under `-icount shift=0`) and VM exits per loop.
+
+use crate::cpu;
+use crate::devices;
+use crate::memory;
+use crate::say;
+use crate::tables;
+use crate::trap::{self, Frame, TIMER, symbol};
+
+const ITERATIONS: u64 = 10_000;
+const INTERRUPTS: u64 = 1_000;
+
+/// Runs all loops. User mode's run with IF = 0, so nothing disturbs them.
+pub fn run() {
+    user("empty", symbol!(b_empty), || ());
+    user("syscall", symbol!(b_syscall), || {
+        cpu::wrmsr(cpu::LSTAR, symbol!(bench_syscall));
+    });
+    user("int", symbol!(b_int), || ());
+    user("user-page-fault", symbol!(b_fault), || {
+        tables::gate(tables::idt_gate(14), symbol!(bench_fault), 0x10, tables::CLOSED, 0);
+    });
+    user("user-segment-load", symbol!(b_segment), || ());
+    kernel("cpuid", || {
+        cpu::cpuid(0x8000_0002);
+    });
+    if cpu::under_secvisor() {
+        kernel("vmmcall", || {
+            cpu::vmmcall(0, 0, 0, 0);
+        });
+    }
+    interrupts();
+    tables::reset();
+}
+
+fn report(name: &str, iterations: u64, instructions: u64, exits: u64) {
+    say!("bench: {name} iterations={iterations} instructions={instructions} exits={exits}");
+}
+
+/// The exits between two readings; the second reading's own CPUID does not count.
+fn exits_since(before: u64) -> u64 {
+    cpu::exits().saturating_sub(before).saturating_sub(u64::from(cpu::under_secvisor()))
+}
+
+/// A loop in user mode that ends with `int 0x81`.
+fn user(name: &str, start: u64, prepare: fn()) {
+    tables::reset();
+    prepare();
+    let mut frame = Frame { r15: ITERATIONS, ..Frame::user(start) };
+    frame.flags &= !0x200;
+    let exits = cpu::exits();
+    let before = cpu::tsc();
+    let end = trap::run_user(&frame);
+    let instructions = cpu::tsc() - before;
+    let exits = exits_since(exits);
+    if end.vector != trap::END || end.r15 != 0 {
+        say!("bench: {name} broke off vector={:#x} rip={:#x}", end.vector, end.rip);
+        return;
+    }
+    report(name, ITERATIONS, instructions, exits);
+}
+
+/// A loop in the kernel.
+fn kernel(name: &str, body: fn()) {
+    tables::reset();
+    let exits = cpu::exits();
+    let before = cpu::tsc();
+    for _ in 0..ITERATIONS {
+        body();
+    }
+    let instructions = cpu::tsc() - before;
+    report(name, ITERATIONS, instructions, exits_since(exits));
+}
+
+/// Timer interrupts that wait at the first instruction in user mode: from the kernel's IRETQ to
+/// its handler. Only those parts are counted, not the wait for the timer nor its set-up.
+fn interrupts() {
+    tables::reset();
+    let spin = Frame { flags: 0x202, ..Frame::user(symbol!(b_interrupt)) };
+    let (mut instructions, mut exits) = (0, 0);
+    for _ in 0..INTERRUPTS {
+        devices::arm_timer_with(40);
+        while !devices::timer_is_pending() {}
+        let exits_before = cpu::exits();
+        let before = cpu::tsc();
+        let end = trap::run_user(&spin);
+        instructions += cpu::tsc() - before;
+        exits += exits_since(exits_before);
+        if end.vector != TIMER {
+            say!("bench: interrupt broke off vector={:#x}", end.vector);
+            return;
+        }
+    }
+    memory::reset();
+    report("user-interrupt", INTERRUPTS, instructions, exits);
+}

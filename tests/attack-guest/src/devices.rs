@@ -1,0 +1,80 @@
+//! Timer, interrupt controllers and the ways to end a run.
+
+use crate::cpu::{inb, outb};
+use crate::memory::{peek32, poke32};
+
+/// Exit code for a complete run, and for one that broke off; QEMU's status is 2n + 1.
+pub const DONE: u8 = 0x10;
+pub const FAILED: u8 = 0x11;
+
+/// The local APIC's registers.
+pub const LAPIC: u64 = 0xFEE0_0000;
+const SPURIOUS: u64 = LAPIC + 0xF0;
+const LINT0: u64 = LAPIC + 0x350;
+const EXTERNAL: u32 = 0x700;
+const AS_NMI: u32 = 0x400;
+
+/// About a millisecond of the PIT's clock.
+const MILLISECOND: u16 = 1193;
+
+/// Masks everything and forgets what was pending.
+pub fn reset() {
+    outb(0x43, 0x30); // channel 0: mode 0, its output low until a count is written
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0x21, 0xFF), // master at 0x20
+        (0xA0, 0x11),
+        (0xA1, 0x28),
+        (0xA1, 2),
+        (0xA1, 1),
+        (0xA1, 0xFF), // slave at 0x28
+    ] {
+        outb(port, value);
+    }
+    if peek32(LINT0) != EXTERNAL {
+        poke32(SPURIOUS, 0x1FF);
+        poke32(LINT0, EXTERNAL);
+    }
+}
+
+/// One interrupt on IRQ 0, a millisecond from now.
+pub fn arm_timer() {
+    arm_timer_with(MILLISECOND);
+}
+
+pub fn arm_timer_with(count: u16) {
+    outb(0x21, 0xFE);
+    outb(0x43, 0x30);
+    outb(0x40, count as u8);
+    outb(0x40, (count >> 8) as u8);
+}
+
+/// One NMI, a millisecond from now: the local APIC takes the 8259's output as one.
+pub fn arm_nmi() {
+    poke32(LINT0, AS_NMI);
+    arm_timer();
+}
+
+/// Whether the 8259 has IRQ 0 waiting.
+pub fn timer_is_pending() -> bool {
+    outb(0x20, 0x0A);
+    inb(0x20) & 1 != 0
+}
+
+pub fn end_of_interrupt() {
+    outb(0x20, 0x20);
+}
+
+/// Ends the run, on QEMU and on Bochs.
+pub fn exit(code: u8) -> ! {
+    outb(0xF4, code);
+    for byte in *b"Shutdown" {
+        outb(0x8900, byte);
+    }
+    loop {
+        core::hint::spin_loop();
+    }
+}

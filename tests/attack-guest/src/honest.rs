@@ -1,0 +1,159 @@
+//! Honest behaviour: programs in user mode, and everything the kernel sees of each event.
+//!
+//! The lines must be the same, byte for byte, without SecVisor and under both entry guards.
+
+use crate::boot::Options;
+use crate::cpu;
+use crate::devices;
+use crate::memory::{self, PAGE};
+use crate::say;
+use crate::tables;
+use crate::trap::{self, DEBUG, END, Frame, NMI, PAGE_FAULT, SYSCALL, TIMER, symbol};
+
+/// One program: its name, its start, and what is set up before.
+struct Program {
+    name: &'static str,
+    start: u64,
+    prepare: fn(),
+    /// Go back to user mode by SYSRET after a SYSCALL.
+    sysret: bool,
+    /// Print only every so-many-th event: for programs with many equal ones.
+    every: usize,
+}
+
+/// A program that needs nothing special.
+macro_rules! program {
+    ($name:literal, $start:ident $(, $field:ident: $value:expr)*) => {
+        Program {
+            $($field: $value,)*
+            ..Program { name: $name, start: symbol!($start), prepare: || (), sysret: false, every: 1 }
+        }
+    };
+}
+
+/// RFLAGS.RF.
+const RESUME: u64 = 1 << 16;
+
+/// Runs all programs.
+pub fn run(_options: &Options) {
+    let programs = [
+        program!("syscall", u_syscall),
+        program!("syscall-sysret", u_syscall, sysret: true),
+        program!("int-80", u_int80),
+        program!("int-closed", u_int_closed),
+        program!("breakpoints", u_breakpoints),
+        program!("icebp", u_icebp),
+        program!("step", u_step),
+        program!("step-sysret", u_step, sysret: true),
+        program!("step-faults", u_step_faults),
+        program!("hw-break", u_hw_break, prepare: || {
+            cpu::write_dr0(symbol!(u_hw_break_at));
+            cpu::write_dr7(0x401);
+        }),
+        program!("hw-watch", u_hw_watch, prepare: || {
+            cpu::write_dr0(symbol!(user_data));
+            cpu::write_dr7(0x401 | 9 << 16);
+        }),
+        program!("divide", u_divide),
+        program!("undefined", u_undefined),
+        program!("privileged", u_privileged),
+        program!("bad-selectors", u_bad_selectors),
+        program!("segments", u_segments),
+        program!("segments-sysret", u_segments, sysret: true),
+        program!("far", u_far),
+        program!("compatibility", u_compatibility),
+        program!("flags", u_flags),
+        program!("page-faults", u_faults),
+        program!("mappings", u_mappings),
+        program!("registers", u_registers, sysret: true, every: 20),
+        program!("svm", u_svm),
+        program!("call-gate", u_call_gate),
+        program!("ldt-call-gate", u_ldt_gate),
+        program!("timer", u_spin, prepare: devices::arm_timer),
+        program!("nmi", u_spin, prepare: devices::arm_nmi),
+    ];
+    for program in &programs {
+        tables::reset();
+        (program.prepare)();
+        play(program);
+    }
+    tables::reset();
+}
+
+/// Runs one program to its end.
+fn play(program: &Program) {
+    let mut next = Frame::user(program.start);
+    if matches!(program.name, "timer") {
+        next.flags |= 0x200;
+    }
+    let mut by_sysret = false;
+    for count in 1..200 {
+        let frame = if by_sysret { trap::run_user_sysret(&next) } else { trap::run_user(&next) };
+        if count % program.every == 0 || frame.vector == END {
+            print(program.name, count, &frame);
+        }
+        if frame.vector == END {
+            return;
+        }
+        if frame.vector == SYSCALL && frame.rax == 1 {
+            let user_frame = symbol!(user_frames) + (frame.rsi & 1) * PAGE;
+            match frame.rdx {
+                0 => memory::map(frame.rdi, 0, 0),
+                flags => memory::map(frame.rdi, user_frame, flags),
+            };
+        }
+        next = frame;
+        by_sysret = program.sysret && frame.vector == SYSCALL;
+        // After a trap the saved RIP is where to go on; after all else R15 is.
+        let is_trap = matches!(frame.vector, DEBUG | 3 | 4 | 0x80 | SYSCALL | 0x101);
+        if !is_trap {
+            next.rip = frame.r15;
+            next.flags &= !RESUME;
+        }
+        if frame.vector == DEBUG {
+            // Past the breakpoint that stopped here.
+            next.flags |= if cpu::dr6() & 1 != 0 { RESUME } else { 0 };
+            cpu::write_dr6(0xFFFF_0FF0);
+        }
+        if matches!(frame.vector, TIMER | NMI) {
+            devices::reset();
+            next.flags &= !0x200;
+        }
+    }
+    say!("honest: {} did not end", program.name);
+}
+
+fn print(name: &str, count: usize, frame: &Frame) {
+    let cr2 = if frame.vector == PAGE_FAULT { cpu::cr2() } else { 0 };
+    let dr6 = if frame.vector == DEBUG { cpu::dr6() } else { 0 };
+    say!(
+        "honest: {name} {count} vector={:#x} error={:#x} rip={:#x} cs={:#x} flags={:#x} rsp={:#x} \
+         ss={:#x} cr2={cr2:#x} dr6={dr6:#x}",
+        frame.vector,
+        frame.error,
+        frame.rip,
+        frame.cs,
+        frame.flags,
+        frame.rsp,
+        frame.ss
+    );
+    say!(
+        "honest: {name} {count} registers {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} \
+         {:x} {:x} {:x} {:x}",
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+        frame.rbp,
+        frame.r8,
+        frame.r9,
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13,
+        frame.r14,
+        frame.r15
+    );
+}

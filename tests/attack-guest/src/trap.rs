@@ -1,0 +1,152 @@
+//! Traps: each one ends what was running and comes back as a value.
+
+use crate::cpu;
+use crate::devices;
+use crate::memory::peek;
+use crate::say;
+
+/// The address of a symbol of the assembly files or the linker script.
+macro_rules! symbol {
+    ($name:ident) => {{
+        unsafe extern "C" {
+            static $name: u8;
+        }
+        &raw const $name as u64
+    }};
+}
+pub(crate) use symbol;
+
+pub const DEBUG: u64 = 1;
+pub const NMI: u64 = 2;
+pub const UNDEFINED: u64 = 6;
+pub const PAGE_FAULT: u64 = 14;
+/// Where the 8259 delivers IRQ 0.
+pub const TIMER: u64 = 0x20;
+/// "The end", from user mode and from payloads.
+pub const END: u64 = 0x81;
+/// SYSCALL from 64-bit code; 0x101 from compatibility mode.
+pub const SYSCALL: u64 = 0x100;
+
+pub const KERNEL_CS: u64 = 0x10;
+pub const KERNEL_SS: u64 = 0x18;
+pub const USER_CS: u64 = 0x33;
+pub const USER_SS: u64 = 0x2B;
+
+/// Registers at a trap, as the stubs in entry.s push them.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Frame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rcx: u64,
+    pub rax: u64,
+    pub vector: u64,
+    pub error: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub flags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+impl Frame {
+    /// A user-mode start at `rip`.
+    pub fn user(rip: u64) -> Self {
+        let rsp = symbol!(user_stack_top);
+        Self { rip, rsp, cs: USER_CS, ss: USER_SS, flags: 2, ..Self::default() }
+    }
+}
+
+unsafe extern "C" {
+    fn guarded_call(function: u64, argument: u64) -> u64;
+    fn enter_user();
+    fn enter_user_sysret();
+}
+
+/// Called by the stubs: keeps the frame and makes the trap return to `land`.
+#[unsafe(no_mangle)]
+extern "C" fn trap(frame: &mut Frame) {
+    if (TIMER..TIMER + 16).contains(&frame.vector) {
+        devices::end_of_interrupt();
+    }
+    let resume = peek(symbol!(recover_rsp));
+    if resume == 0 {
+        if frame.vector == NMI {
+            return;
+        }
+        say!(
+            "guest: stray trap vector={:#x} error={:#x} rip={:#x} cs={:#x} rsp={:#x} cr2={:#x}",
+            frame.vector,
+            frame.error,
+            frame.rip,
+            frame.cs,
+            frame.rsp,
+            cpu::cr2()
+        );
+        devices::exit(devices::FAILED);
+    }
+    let last = symbol!(last_frame) as *mut Frame;
+    // SAFETY: `last_frame` is reserved for this and aligned.
+    unsafe { last.write_volatile(*frame) };
+    frame.rip = symbol!(land);
+    frame.cs = KERNEL_CS;
+    frame.ss = KERNEL_SS;
+    frame.rsp = resume;
+    frame.flags = 2;
+}
+
+/// The registers at the last trap.
+pub fn last() -> Frame {
+    let last = symbol!(last_frame) as *const Frame;
+    // SAFETY: `last_frame` holds a frame, or zeroes, which are one too.
+    unsafe { last.read_volatile() }
+}
+
+/// Calls kernel code anywhere; the trap that ended it, or `None` if it returned.
+pub fn call(function: u64, argument: u64) -> Option<Frame> {
+    // SAFETY: traps come back through `land`; what else happens is the experiment.
+    let trapped = unsafe { guarded_call(function, argument) };
+    (trapped != 0).then(last)
+}
+
+/// Calls a Rust function so that a trap in it comes back as a value.
+pub fn attempt(function: extern "C" fn(u64), argument: u64) -> Option<Frame> {
+    call(function as *const () as u64, argument)
+}
+
+fn set_user(frame: &Frame) {
+    // SAFETY: `user_frame` is reserved for this and aligned.
+    unsafe { (symbol!(user_frame) as *mut Frame).write_volatile(*frame) };
+}
+
+/// Runs user mode (by IRETQ) until the next trap.
+pub fn run_user(frame: &Frame) -> Frame {
+    set_user(frame);
+    // SAFETY: every trap comes back through `land`.
+    unsafe { enter_user() };
+    last()
+}
+
+/// The same by SYSRET.
+pub fn run_user_sysret(frame: &Frame) -> Frame {
+    set_user(frame);
+    // SAFETY: as above.
+    unsafe { enter_user_sysret() };
+    last()
+}
+
+/// Runs user code at `rip` until the next trap.
+pub fn run_user_at(rip: u64) -> Frame {
+    run_user(&Frame::user(rip))
+}
