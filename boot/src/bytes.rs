@@ -28,6 +28,7 @@ pub fn sums_to_zero(bytes: &[u8], range: Range<usize>) -> bool {
 }
 
 /// Writes `bytes` at `offset`, as far as `slot` reaches.
+#[inline(never)] // dozens of callers: small rather than fast
 pub fn put(slot: &mut [u8], offset: usize, bytes: &[u8]) {
     for (to, &from) in slot.iter_mut().skip(offset).zip(bytes) {
         *to = from;

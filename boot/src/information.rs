@@ -278,6 +278,12 @@ mod tests {
             cut[..4].copy_from_slice(&(length as u32).to_le_bytes());
             assert!(parse(&cut).is_err(), "{length}");
         }
+        for size in [0u8, 1, 23] {
+            let mut memory = memory();
+            memory.1[0] = size;
+            let bytes = information(&[&modules()[..], &[memory]].concat());
+            assert!(parse(&bytes).unwrap_err().to_string().contains("memory map is damaged"));
+        }
         let no_memory = information(&modules());
         assert!(parse(&no_memory).unwrap_err().to_string().contains("no memory map"));
     }

@@ -140,16 +140,16 @@ pub fn prepare(
 
 /// Page tables that map the first 4 GiB one to one by leaves of 2 MiB; the root is at `root`.
 fn write_page_tables(bytes: &mut [u8], root: u64) {
-    let directories = (2..6u64).map(|page| root.wrapping_add(page << 12) | TABLE);
-    let leaves = (0..2048u64).map(|leaf| (leaf << 21) | LARGE_LEAF);
-    let entries = core::iter::once(root.wrapping_add(0x1000) | TABLE)
-        .chain(core::iter::repeat_n(0, 511))
-        .chain(directories)
-        .chain(core::iter::repeat_n(0, 508))
-        .chain(leaves);
-    let tables = bytes.iter_mut().skip(PAGE_TABLES);
-    for (to, byte) in tables.zip(entries.flat_map(u64::to_le_bytes)) {
-        *to = byte;
+    let mut set = |slot: usize, entry: u64| {
+        let offset = PAGE_TABLES.saturating_add(slot.saturating_mul(8));
+        put(bytes, offset, &entry.to_le_bytes());
+    };
+    set(0, root.wrapping_add(0x1000) | TABLE);
+    for (slot, page) in (512..516).zip(2u64..) {
+        set(slot, root.wrapping_add(page << 12) | TABLE);
+    }
+    for (slot, leaf) in (1024..3072).zip(0u64..) {
+        set(slot, (leaf << 21) | LARGE_LEAF);
     }
 }
 

@@ -239,17 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn an_initrd_in_the_kernels_way_moves_high() {
+    fn an_initrd_that_cannot_stay_moves_high() {
         let file = range(4 * MIB, 5 * MIB);
-        let bytes = pc(64 * GIB, file, range(MIB, MIB + 1), Some(range(15 * MIB, 40 * MIB)));
-        let from = information::parse(&bytes).unwrap();
-        let kernel = kernel(16 * MIB);
-        let kernel = Kernel::parse(&kernel).unwrap();
-        let image = range(2 * MIB, 3 * MIB);
-        let plan = Plan::new(&from, &kernel, image, 1, !0).unwrap();
-        assert_sound(&plan, &from, kernel.span(), image);
-        assert_eq!(plan.initrd.unwrap().end(), INITRD_LIMIT);
-        assert_eq!(plan.kernel_file, file);
+        // Over the kernel's place, outside RAM, too high for Linux, not at a frame's start.
+        for start in [15 * MIB, 0xF000_0000, 2 * GIB, GIB + 1] {
+            let initrd = range(start, start + 25 * MIB);
+            let bytes = pc(64 * GIB, file, range(MIB, MIB + 1), Some(initrd));
+            let from = information::parse(&bytes).unwrap();
+            let kernel = kernel(16 * MIB);
+            let kernel = Kernel::parse(&kernel).unwrap();
+            let image = range(2 * MIB, 3 * MIB);
+            let plan = Plan::new(&from, &kernel, image, 1, !0).unwrap();
+            assert_sound(&plan, &from, kernel.span(), image);
+            assert_eq!(plan.initrd.unwrap().end(), INITRD_LIMIT);
+            assert_eq!(plan.kernel_file, file);
+        }
     }
 
     #[test]

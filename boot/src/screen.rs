@@ -222,6 +222,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn letters_grow_with_the_screen() {
+        let linear = framebuffer(1300, 40, 32);
+        let mut pixels = vec![7; linear.range().length() as usize];
+        write(&Screen::Linear(linear), &mut pixels, "|\nL");
+        let bright = |x: usize, y: usize| pixels[y * usize::from(linear.pitch) + x * 4] == 0xFF;
+        let row = |y: usize| (0..16).map(|x| bright(x, y)).collect::<Vec<_>>();
+        assert!(bright(6, 0) && bright(9, 1) && !bright(5, 0) && !bright(10, 1));
+        assert!((0..16).all(|line| row(line * 2) == row(line * 2 + 1)), "dots of 2 by 2 pixels");
+        assert_eq!(pixels[32 * usize::from(linear.pitch)], 7, "below the second row");
+    }
+
     proptest! {
         #[test]
         fn any_screen_is_written(
