@@ -3,6 +3,7 @@
 pub mod bochs;
 pub mod console;
 pub mod elf;
+pub mod iso;
 pub mod qemu;
 pub mod record;
 

@@ -73,7 +73,7 @@ pub fn guest() -> Result<Guest> {
     let initramfs = initramfs(&kernel.join("modules"))?;
     let vmlinux = kernel.join("vmlinux");
     Ok(Guest {
-        approvals: approvals(&vmlinux)?,
+        approvals: approve(&vmlinux)?.list,
         bzimage: Some(kernel.join("bzImage")),
         initrd: initramfs.join("initramfs.cpio.gz"),
         vmlinux,
@@ -113,21 +113,26 @@ fn initramfs(modules: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The approval list for a kernel, made by the host tool.
-pub fn approvals(vmlinux: &Path) -> Result<PathBuf> {
+/// A kernel as SecVisor loads it, an ELF file, and its approval list.
+pub struct Approved {
+    /// The kernel.
+    pub vmlinux: PathBuf,
+    /// The approval list.
+    pub list: PathBuf,
+}
+
+/// Approves a kernel, vmlinux or bzImage, by the host tool.
+pub fn approve(kernel: &Path) -> Result<Approved> {
     let tool = tool()?;
-    let key = Key::default().path(&tool)?.path(vmlinux)?;
+    let key = Key::default().path(&tool)?.path(kernel)?;
     let made = cache::entry("approvals", key, |out| {
         let mut approve = Command::new(&tool);
-        approve
-            .arg("approve")
-            .arg("--kernel")
-            .arg(vmlinux)
-            .arg("-o")
-            .arg(out.join("approvals.bin"));
+        approve.arg("approve").arg("--kernel").arg(kernel);
+        approve.arg("--output").arg(out.join("approvals.bin"));
+        approve.arg("--vmlinux-out").arg(out.join("vmlinux"));
         step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
     })?;
-    Ok(made.join("approvals.bin"))
+    Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin") })
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

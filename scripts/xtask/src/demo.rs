@@ -76,19 +76,11 @@ struct Shown {
 fn show(options: &Options, guest: &Guest, what: &str, directory: &Path) -> Result<Shown> {
     let directory = directory.join(what.replace(' ', "-"));
     let machine = options.machine(guest, "demo", &directory)?;
-    let mut progress = Progress::new(&format!("attacking {what}"));
-    let running = machine.start(&directory, DEADLINE)?;
-    let end = std::thread::spawn(move || {
-        let mut running = running;
-        let result = running.wait_done().map_err(|error| error.to_string());
-        (result, running.console.text(), running.log())
-    });
-    while !end.is_finished() {
-        progress.tick();
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    progress.end();
-    let (result, console, log) = end.join().map_err(|_| "the watcher died")?;
+    let progress = Progress::new(&format!("attacking {what}"));
+    let mut running = machine.start(&directory, DEADLINE)?;
+    let result = running.wait_done();
+    drop(progress);
+    let (console, log) = (running.console.text(), running.log());
     std::fs::write(directory.join("console"), &console)?;
     result.map_err(|error| {
         let refused = harness::record::refusal(&log).unwrap_or("");

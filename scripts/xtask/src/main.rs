@@ -4,7 +4,6 @@ mod artifacts;
 mod bench;
 mod cache;
 mod demo;
-mod iso;
 mod lines;
 mod process;
 mod run;

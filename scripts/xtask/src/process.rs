@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use harness::Result;
@@ -34,69 +36,66 @@ pub fn step(what: &str, command: &mut Command, log: &Path) -> Result<()> {
         .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.spawn().map_err(|error| format!("{what}: {program}: {error}"))?;
-    let mut progress = Progress::new(what);
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        progress.tick();
-        std::thread::sleep(Duration::from_millis(25));
-    };
-    progress.end();
+    let progress = Progress::new(what);
+    let status = command.status().map_err(|error| format!("{what}: {program}: {error}"))?;
+    drop(progress);
     if status.success() {
         return Ok(());
     }
     Err(format!("{what} did not work: {} (log: {})", reason(log), log.display()).into())
 }
 
-/// The line of a log that most likely says what went wrong.
+/// The line of a log that says what went wrong: the compiler's first, or the last of all.
 fn reason(log: &Path) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
-    let telling = |line: &&str| {
-        let lower = line.to_lowercase();
-        lower.contains("error") || lower.contains("no space") || lower.contains("refused")
-    };
-    text.lines().find(telling).map_or_else(|| harness::console::tail(&text), harness::console::tail)
+    let first = text.lines().find(|line| line.starts_with("error"));
+    first.map_or_else(|| harness::console::tail(&text), harness::console::tail)
 }
 
-/// Elapsed time of one long step, on stderr.
+/// Elapsed time of one long step, told on stderr until this is dropped.
 pub struct Progress {
-    what: String,
-    start: Instant,
-    shown: Option<u64>,
+    stop: Option<Sender<()>>,
+    teller: Option<JoinHandle<()>>,
 }
 
 impl Progress {
     /// Begins to count.
     pub fn new(what: &str) -> Self {
-        Self { what: what.to_owned(), start: Instant::now(), shown: None }
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let what = what.to_owned();
+        let teller = std::thread::spawn(move || tell(&what, &stopped));
+        Self { stop: Some(stop), teller: Some(teller) }
     }
+}
 
-    /// Shows the time if another second has passed.
-    pub fn tick(&mut self) {
-        let terminal = std::io::stderr().is_terminal();
-        let elapsed = self.start.elapsed();
-        let seconds = elapsed.as_secs();
-        // Without a terminal one line per half minute is enough.
-        let due = self.shown.is_none_or(|last| seconds >= last + if terminal { 1 } else { 30 });
-        if elapsed < SILENT || !due {
-            return;
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(teller) = self.teller.take() {
+            let _ = teller.join();
         }
-        self.shown = Some(seconds);
+    }
+}
+
+fn tell(what: &str, stopped: &Receiver<()>) {
+    let terminal = std::io::stderr().is_terminal();
+    let start = Instant::now();
+    let mut told = false;
+    // Without a terminal a line each half minute is enough.
+    let mut due = SILENT;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(due) {
+        let seconds = start.elapsed().as_secs();
         if terminal {
-            eprint!("\r{} ... {seconds} s ", self.what);
+            eprint!("\r{what} ... {seconds} s ");
             let _ = std::io::stderr().flush();
         } else {
-            eprintln!("{} ... {seconds} s", self.what);
+            eprintln!("{what} ... {seconds} s");
         }
+        told = true;
+        due = Duration::from_secs(if terminal { 1 } else { 30 });
     }
-
-    /// Says how long it took, if it ever said anything.
-    pub fn end(self) {
-        if self.shown.is_some() {
-            let start = if std::io::stderr().is_terminal() { "\r" } else { "" };
-            eprintln!("{start}{}: {:.1} s      ", self.what, self.start.elapsed().as_secs_f32());
-        }
+    if told {
+        let back = if terminal { "\r" } else { "" };
+        eprintln!("{back}{what}: {:.1} s      ", start.elapsed().as_secs_f32());
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use harness::Result;
+use harness::iso::Menu;
 use harness::qemu::{Boot, EXIT_DONE, Machine, kvm_with_svm, major_version};
 
 use crate::artifacts::{self, Guest};
-use crate::iso::Menu;
 use crate::process::{caller_path, target_directory};
 
 /// The line with which the guest's init says that its shell is there.
@@ -42,7 +42,7 @@ pub enum Violation {
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Boot the same kernel without SecVisor
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["demo", "guard", "violation"])]
     pub plain: bool,
     /// Run every attack without and with SecVisor and print one table
     #[arg(long)]
@@ -68,8 +68,8 @@ pub struct Options {
     /// Root file system on a virtio disk instead of the initramfs
     #[arg(long)]
     pub disk: bool,
-    /// A kernel of your own: vmlinux, or bzImage with --plain
-    #[arg(long, value_name = "PATH", value_parser = file)]
+    /// A kernel of your own: bzImage, or vmlinux without --plain
+    #[arg(long, conflicts_with = "demo", value_name = "PATH", value_parser = file)]
     pub kernel: Option<PathBuf>,
     /// An initial RAM disk of your own
     #[arg(long, value_name = "PATH", value_parser = file)]
@@ -139,10 +139,10 @@ impl Options {
             guest.initrd.clone_from(initrd);
         }
         if let Some(kernel) = own {
-            guest.vmlinux.clone_from(kernel);
             guest.bzimage = Some(kernel.clone());
             if !self.plain {
-                guest.approvals = artifacts::approvals(kernel)?;
+                let approved = artifacts::approve(kernel)?;
+                (guest.vmlinux, guest.approvals) = (approved.vmlinux, approved.list);
             }
         }
         Ok(guest)

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harness::Result;
+use harness::iso::Menu;
 use harness::qemu::{Boot, Machine};
 use harness::record::refusal;
 
 use super::{Context, Test};
-use crate::iso::Menu;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 

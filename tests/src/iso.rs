@@ -1,18 +1,17 @@
 //! The bootable CD: GRUB, SecVisor, and what it starts.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use harness::Result;
-
-use crate::process::step;
+use crate::Result;
 
 /// What GRUB starts.
 #[derive(Clone, Debug)]
 pub struct Menu {
     /// SecVisor and its options; `None` boots the kernel by itself.
     pub secvisor: Option<(PathBuf, String)>,
-    /// The guest's kernel.
+    /// The guest's kernel; without SecVisor a bzImage, or an ELF that knows multiboot2.
     pub kernel: Option<PathBuf>,
     /// The kernel's command line.
     pub append: String,
@@ -24,7 +23,7 @@ pub struct Menu {
 
 impl Menu {
     /// GRUB's commands, and the files they name.
-    fn script(&self) -> (String, Vec<(&Path, &'static str)>) {
+    fn script(&self) -> Result<(String, Vec<(&Path, &'static str)>)> {
         let mut files: Vec<(&Path, &str)> = Vec::new();
         let mut script = String::from(
             "set timeout=0\nif [ \"$grub_platform\" = efi ]; then insmod all_video; fi\n",
@@ -50,8 +49,9 @@ impl Menu {
             }
         } else {
             if let Some(kernel) = &self.kernel {
-                files.push((kernel, "bzImage"));
-                line(format!("linux /boot/bzImage {}", self.append));
+                files.push((kernel, "kernel"));
+                let protocol = if is_elf(kernel)? { "multiboot2" } else { "linux" };
+                line(format!("{protocol} /boot/kernel {}", self.append));
             }
             if let Some(initrd) = &self.initrd {
                 files.push((initrd, "initrd.img"));
@@ -59,7 +59,7 @@ impl Menu {
             }
         }
         line("boot".into());
-        (script, files)
+        Ok((script, files))
     }
 
     /// Makes the CD in `directory`.
@@ -70,17 +70,30 @@ impl Menu {
             std::fs::remove_dir_all(&tree)?;
         }
         std::fs::create_dir_all(boot.join("grub"))?;
-        let (script, files) = self.script();
+        let (script, files) = self.script()?;
         std::fs::write(boot.join("grub/grub.cfg"), script)?;
         for (from, name) in files {
             std::fs::copy(from, boot.join(name))
                 .map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
         }
         let iso = directory.join("secvisor.iso");
+        let log = directory.join("iso.log");
+        let output = std::fs::File::create(&log)?;
         let mut make = Command::new("grub-mkrescue");
-        make.arg("-o").arg(&iso).arg(&tree);
-        step("making the boot CD", &mut make, &directory.join("iso.log"))?;
+        make.arg("-o").arg(&iso).arg(&tree).stdin(Stdio::null());
+        let status = make.stdout(output.try_clone()?).stderr(output).status();
+        let status = status.map_err(|error| format!("grub-mkrescue: {error}"))?;
+        if !status.success() {
+            let last = crate::console::tail(&std::fs::read_to_string(&log)?);
+            return Err(format!("grub-mkrescue: {last} (log: {})", log.display()).into());
+        }
         std::fs::remove_dir_all(&tree)?;
         Ok(iso)
     }
+}
+
+fn is_elf(file: &Path) -> Result<bool> {
+    let mut magic = [0; 4];
+    std::fs::File::open(file)?.read_exact(&mut magic)?;
+    Ok(magic == *b"\x7fELF")
 }
