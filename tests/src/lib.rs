@@ -1,5 +1,6 @@
 //! Harness that boots SecVisor and its guests in emulators and judges them from outside.
 
+pub mod attack;
 pub mod bochs;
 pub mod console;
 pub mod elf;

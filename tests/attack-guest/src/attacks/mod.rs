@@ -106,11 +106,23 @@ pub fn place_payload(address: u64) -> u64 {
 }
 
 /// Lets the judge look, if there is one.
-fn pause(name: &str, options: &Options) {
+fn pause(name: &str, when: &str, options: &Options) {
     if options.ask {
-        say!("attack: {name} pause");
+        say!("attack: {name} pause {when}");
         console::read_byte();
     }
+}
+
+/// What is at the witness, for a run that nobody outside watches; all zeroes where nothing can be
+/// read, or where the judge looks itself.
+fn look(witness: u64, options: &Options) -> [u64; 8] {
+    extern "C" fn read(address: u64) {
+        peek(address);
+    }
+    if options.ask || trap::attempt(read, witness).is_some() {
+        return [0; 8];
+    }
+    core::array::from_fn(|at| peek(witness + at as u64 * 8))
 }
 
 /// One row from beginning to end.
@@ -119,7 +131,8 @@ fn stage(row: &Attack, options: &Options) {
     poke(symbol!(witness), CANARY);
     let plan = (row.plan)(options);
     say!("attack: {name} attempt target={:#x} witness={:#x}", plan.target, plan.witness);
-    pause(name, options);
+    pause(name, "before", options);
+    let before = look(plan.witness, options);
     let end = match plan.act {
         Act::Call(function, argument) => trap::call(function, argument),
         Act::User(frame) => Some(trap::run_user(&frame)),
@@ -136,11 +149,12 @@ fn stage(row: &Attack, options: &Options) {
     tables::reset();
     say!(
         "attack: {name} done witness={:#x} vector={vector:#x} error={error:#x} rip={rip:#x} \
-         cpl={}",
+         cpl={} effect={}",
         peek(symbol!(witness)),
-        cs & 3
+        cs & 3,
+        if look(plan.witness, options) == before { "no" } else { "yes" }
     );
-    pause(name, options);
+    pause(name, "after", options);
     mend();
     survive(name);
 }
@@ -180,5 +194,6 @@ fn survive(name: &str) {
             "attack: {name} ill syscalls={calls} ticks={ticks} text={text} gate={:#x}",
             gate.vector
         );
+        devices::exit(devices::FAILED);
     }
 }

@@ -1,0 +1,280 @@
+//! The attack guest's judge: boots it in each column and decides from outside what happened.
+//!
+//! The guest says what it is about to do and waits; the judge reads the frames where a success
+//! would show, lets it go on, reads them again, and holds SecVisor's log beside it. What the guest
+//! itself thinks of the outcome counts for nothing.
+
+mod image;
+mod rows;
+mod session;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use rows::{Group, Row, rows};
+pub use session::judge;
+
+use crate::qemu::{Boot, EXIT_DONE, Machine};
+use crate::{Result, bochs};
+
+/// What is below the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Column {
+    /// Nothing: the control.
+    Plain,
+    /// SecVisor with `entry-guard=npf`.
+    Npf,
+    /// SecVisor with `entry-guard=events`, the default.
+    Events,
+}
+
+impl Column {
+    /// Every column.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Npf, Self::Events];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Npf => "npf",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// The files of a run and where it may write.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The attack guest's ELF file.
+    pub guest: PathBuf,
+    /// SecVisor's ELF file; not used in [`Column::Plain`].
+    pub secvisor: PathBuf,
+    /// The approval list made from the guest; not used in [`Column::Plain`].
+    pub approvals: PathBuf,
+    /// Further options on SecVisor's command line.
+    pub options: String,
+    /// QEMU's processor model.
+    pub cpu: String,
+    /// A directory of this run's own.
+    pub directory: PathBuf,
+}
+
+impl Setup {
+    /// The reference machine.
+    pub fn new(guest: PathBuf, secvisor: PathBuf, approvals: PathBuf, directory: PathBuf) -> Self {
+        Self { guest, secvisor, approvals, options: String::new(), cpu: "max".into(), directory }
+    }
+
+    /// A machine whose guest has this command line.
+    fn machine(&self, column: Column, line: &str) -> Result<Machine> {
+        let iso = image::write(self, column, line)?;
+        let memory = "256M".into();
+        Ok(Machine { cpu: self.cpu.clone(), memory, ..Machine::new(Boot::Iso(iso)) })
+    }
+
+    fn place(&self, column: Column, what: &str) -> PathBuf {
+        self.directory.join(format!("{}-{what}", column.name()))
+    }
+
+    /// Runs one part of the guest to its end; its console, and SecVisor's log.
+    fn run_part(&self, column: Column, part: &str, icount: bool) -> Result<(String, String)> {
+        let machine = Machine { icount, ..self.machine(column, &format!("run={part}"))? };
+        let mut running = machine.start(&self.place(column, part), PART_DEADLINE)?;
+        let status = running.wait()?;
+        let console = running.console.text();
+        if status != EXIT_DONE {
+            let last = crate::console::tail(&console);
+            return Err(format!("{part}: status {status}; last: {last}").into());
+        }
+        Ok((console, running.log()))
+    }
+}
+
+const PART_DEADLINE: Duration = Duration::from_secs(120);
+const BOCHS_DEADLINE: Duration = Duration::from_secs(180);
+
+/// What became of an attack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// No effect, the right records and no other, and the guest works on.
+    Stopped,
+    /// Its effect is there.
+    Succeeded,
+    /// The machine as a whole was reset, as any guest may ask.
+    Reset,
+    /// Anything else: a hang, a crash, no record, a wrong one.
+    Failure(String),
+}
+
+/// An attack's outcome in a column.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The row.
+    pub row: &'static Row,
+    /// The column.
+    pub column: Column,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// SecVisor's records of it.
+    pub records: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the outcome is what the table says.
+    pub fn as_expected(&self) -> bool {
+        self.outcome == self.row.expected(self.column)
+    }
+}
+
+/// Lines of `text` with this first word, without it.
+fn lines_of(text: &str, word: &str) -> Vec<String> {
+    let prefix = format!("{word}: ");
+    text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
+}
+
+/// What the honest programs see: to be the same in every column.
+///
+/// # Errors
+/// If the guest does not run to its end, a program does not, or SecVisor records a violation.
+pub fn honest(setup: &Setup, column: Column) -> Result<Vec<String>> {
+    let (console, log) = setup.run_part(column, "honest", false)?;
+    honest_lines(&console, &log)
+}
+
+/// The same on Bochs.
+///
+/// # Errors
+/// As [`honest`].
+pub fn honest_on_bochs(setup: &Setup, column: Column) -> Result<Vec<String>> {
+    let ended = on_bochs(setup, column, "honest")?;
+    honest_lines(&ended.console, &ended.log)
+}
+
+fn honest_lines(console: &str, log: &str) -> Result<Vec<String>> {
+    let lines = lines_of(console, "honest");
+    if let Some(line) = lines.iter().find(|line| line.ends_with("did not end")) {
+        return Err(line.clone().into());
+    }
+    if let Some(record) = crate::record::Record::all(log).first() {
+        return Err(format!("honest work was recorded: {}", record.line).into());
+    }
+    if lines.is_empty() {
+        return Err("no honest program ran".into());
+    }
+    Ok(lines)
+}
+
+/// The first difference between what honest programs saw in two columns.
+pub fn first_difference(one: &[String], other: &[String]) -> Option<String> {
+    let pair = one.iter().zip(other).find(|(one, other)| one != other);
+    match pair {
+        Some((one, other)) => Some(format!("{one:?} became {other:?}")),
+        None if one.len() != other.len() => {
+            Some(format!("{} lines became {}", one.len(), other.len()))
+        }
+        None => None,
+    }
+}
+
+/// Questions with one right answer: each that came out otherwise than it must.
+///
+/// # Errors
+/// If the guest does not run to its end or leaves a question out.
+pub fn checks(setup: &Setup, column: Column) -> Result<Vec<String>> {
+    let (console, _) = setup.run_part(column, "checks", false)?;
+    let lines = lines_of(&console, "check");
+    let mut wrong = Vec::new();
+    for &(name, plain, guarded) in rows::CHECKS {
+        let wanted = if column == Column::Plain { plain } else { guarded };
+        let answer = lines
+            .iter()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .ok_or_else(|| format!("no answer to {name}"))?;
+        let holds = match (wanted, answer.split_once('/')) {
+            (rows::Answer::All, Some((held, asked))) => held == asked,
+            (rows::Answer::None, Some((held, _))) => held == "0",
+            (_, None) => false,
+        };
+        if !holds {
+            wrong.push(format!("{name}: {answer}, wanted {wanted:?}"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// A loop of the benchmark.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Figure {
+    /// Its name: `empty`, `syscall`, `int`, `user-page-fault`, `user-segment-load`, `cpuid`,
+    /// `vmmcall` (under SecVisor only) or `user-interrupt`.
+    pub name: String,
+    /// Rounds.
+    pub iterations: u64,
+    /// Instructions of all rounds, SecVisor's included.
+    pub instructions: u64,
+    /// VM exits of all rounds.
+    pub exits: u64,
+}
+
+impl Figure {
+    fn parse(line: &str) -> Option<Self> {
+        let number = |name| crate::record::number(crate::record::field(line, name)?);
+        Some(Self {
+            name: line.split(' ').next()?.to_owned(),
+            iterations: number("iterations")?,
+            instructions: number("instructions")?,
+            exits: number("exits")?,
+        })
+    }
+
+    /// Instructions of one round.
+    pub fn instructions_per_round(&self) -> f64 {
+        self.instructions as f64 / self.iterations as f64
+    }
+
+    /// VM exits of one round.
+    pub fn exits_per_round(&self) -> f64 {
+        self.exits as f64 / self.iterations as f64
+    }
+}
+
+/// Measures under `-icount shift=0`, where the time stamp counter counts instructions.
+///
+/// # Errors
+/// If the guest does not run to its end or a loop breaks off.
+pub fn bench(setup: &Setup, column: Column) -> Result<Vec<Figure>> {
+    let (console, _) = setup.run_part(column, "bench", true)?;
+    let figure =
+        |line: &String| Figure::parse(line).ok_or_else(|| format!("benchmark: {line}").into());
+    lines_of(&console, "bench").iter().map(figure).collect()
+}
+
+/// The ordinary attacks on Bochs: names of those that got through by the guest's own witness, and
+/// of all that were tried. Bochs gives no look at its memory, so this is weaker than [`judge`].
+///
+/// # Errors
+/// If the guest does not run to its end.
+pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
+    let ended = on_bochs(setup, column, "attacks")?;
+    let (mut through, mut tried) = (Vec::new(), Vec::new());
+    for line in lines_of(&ended.console, "attack") {
+        let mut words = line.split(' ');
+        let (Some(name), Some("done")) = (words.next(), words.next()) else { continue };
+        tried.push(name.to_owned());
+        if crate::record::field(&line, "effect") == Some("yes") {
+            through.push(name.to_owned());
+        }
+    }
+    Ok((through, tried))
+}
+
+fn on_bochs(setup: &Setup, column: Column, part: &str) -> Result<bochs::Ended> {
+    let iso = image::write(setup, column, &format!("run={part}"))?;
+    let machine = bochs::Machine { iso, megabytes: 256 };
+    let ended = machine.run(&setup.place(column, &format!("bochs-{part}")), BOCHS_DEADLINE)?;
+    if !ended.shut_down || !ended.console.contains("guest: done") {
+        let last = crate::console::tail(&ended.console);
+        return Err(format!("Bochs, {part}: did not end; last: {last}").into());
+    }
+    Ok(ended)
+}

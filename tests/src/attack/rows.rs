@@ -1,0 +1,246 @@
+//! What must become of each attack: the table that the guest's own is judged by.
+
+use super::{Column, Outcome};
+
+/// How a row is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// Many in one boot.
+    Ordinary,
+    /// Many in one boot, on a machine with two processors.
+    Processors,
+    /// In a boot of its own: it may end the machine.
+    Alone,
+}
+
+/// Which records an attack that is stopped leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// Of one of these kinds, for the target's frame.
+    Frame(&'static [&'static str]),
+    /// Of this kind, with the target as the register's or port's number.
+    Number(&'static str),
+    /// Of this kind.
+    Kind(&'static [&'static str]),
+    /// None: SecVisor makes it a harmless access.
+    Nothing,
+}
+
+/// Where its effect shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// In the witness's frame.
+    Memory,
+    /// In SecVisor's log: a line that SecVisor did not write.
+    Log,
+    /// The machine sleeps.
+    Sleep,
+    /// The machine is reset.
+    Reset,
+}
+
+/// One attack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its name in the guest.
+    pub name: &'static str,
+    /// How it is run.
+    pub group: Group,
+    /// What SecVisor must say of it.
+    pub trace: Trace,
+    /// Where its effect shows.
+    pub effect: Effect,
+    /// Whether `entry-guard=npf` lets it through: the reason for `events`.
+    pub passes_npf: bool,
+    /// Whether any guest may do this, so that it happens in every column.
+    pub allowed: bool,
+    /// Whether the guest may be past helping after it.
+    pub may_die: bool,
+}
+
+impl Row {
+    const fn new(name: &'static str, trace: Trace) -> Self {
+        Self {
+            name,
+            group: Group::Ordinary,
+            trace,
+            effect: Effect::Memory,
+            passes_npf: false,
+            allowed: false,
+            may_die: false,
+        }
+    }
+
+    const fn entry(name: &'static str) -> Self {
+        Self { passes_npf: true, ..Self::new(name, KERNEL_FETCH) }
+    }
+
+    const fn msr(name: &'static str) -> Self {
+        Self::new(name, Trace::Number("msr"))
+    }
+
+    const fn processors(name: &'static str) -> Self {
+        Self { group: Group::Processors, ..Self::new(name, Trace::Kind(&["init"])) }
+    }
+
+    const fn alone(name: &'static str, trace: Trace, effect: Effect) -> Self {
+        Self { group: Group::Alone, effect, ..Self::new(name, trace) }
+    }
+
+    /// What must become of it.
+    pub fn expected(&self, column: Column) -> Outcome {
+        match column {
+            _ if self.allowed => Outcome::Reset,
+            Column::Plain => Outcome::Succeeded,
+            Column::Npf if self.passes_npf => Outcome::Succeeded,
+            Column::Npf | Column::Events => Outcome::Stopped,
+        }
+    }
+}
+
+const KERNEL_FETCH: Trace = Trace::Frame(&["kernel-fetch"]);
+const WRITE: Trace = Trace::Frame(&["write"]);
+const READ: Trace = Trace::Frame(&["read"]);
+/// Page walks read; the hardware reports them as writes.
+const WALK: Trace = Trace::Frame(&["read", "write"]);
+
+const ROWS: &[Row] = &[
+    Row::new("exec-data", KERNEL_FETCH),
+    Row::new("exec-bss", KERNEL_FETCH),
+    Row::new("exec-heap", KERNEL_FETCH),
+    Row::new("exec-stack", KERNEL_FETCH),
+    Row::new("exec-low-memory", KERNEL_FETCH),
+    Row::new("exec-device", KERNEL_FETCH),
+    Row::new("exec-nx-cleared", KERNEL_FETCH),
+    Row::new("exec-nxe-off", KERNEL_FETCH),
+    Row::new("exec-large-page", KERNEL_FETCH),
+    Row::new("exec-after-text", KERNEL_FETCH),
+    Row::new("exec-repointed-text", KERNEL_FETCH),
+    Row::new("exec-own-cr3", KERNEL_FETCH),
+    Row::new("ret2user", KERNEL_FETCH),
+    Row::new("ret2user-supervisor-page", KERNEL_FETCH),
+    Row::new("ret2user-smep", KERNEL_FETCH),
+    Row::new("ret2user-iret", KERNEL_FETCH),
+    Row::new("ret2dir", KERNEL_FETCH),
+    Row::new("exec-after-user", KERNEL_FETCH),
+    Row::new("write-text-wp0", WRITE),
+    Row::new("write-text-entry", WRITE),
+    Row::new("write-text-alias", WRITE),
+    Row::new("write-text-large-alias", WRITE),
+    Row::new("write-text-user-alias", WRITE),
+    Row::new("write-text-straddling", WRITE),
+    Row::new("push-text", WRITE),
+    Row::new("push-text-event", WRITE),
+    Row::new("push-text-fault", WRITE),
+    Row::new("push-text-entry-stack", WRITE),
+    Row::new("page-walk-text", WRITE),
+    Row::entry("idt-int"),
+    Row::entry("idt-divide"),
+    Row::entry("idt-step"),
+    Row::entry("idt-breakpoint"),
+    Row::entry("idt-undefined"),
+    Row::entry("idt-protection"),
+    Row::entry("idt-page-fault"),
+    Row::entry("idt-timer"),
+    Row::entry("idt-nmi"),
+    Row::entry("idt-cpl1"),
+    Row::entry("idt-cpl2"),
+    Row::entry("lstar"),
+    Row::entry("cstar"),
+    Row::entry("idt-handler-repointed"),
+    Row::entry("lstar-repointed"),
+    Row::entry("idt-page-repointed"),
+    Row::entry("idtr-moved"),
+    Row::entry("gdt-call-gate"),
+    Row::entry("ldt-call-gate"),
+    Row::entry("call-gate-cpl1"),
+    Row::entry("call-gate-cpl2"),
+    Row::new("hidden-read", READ),
+    Row::new("hidden-read-user", READ),
+    Row::new("hidden-write", WRITE),
+    Row::new("hidden-write-user", WRITE),
+    Row::new("hidden-exec", KERNEL_FETCH),
+    Row::new("hidden-exec-user", Trace::Frame(&["user-fetch"])),
+    Row::new("hidden-page-table", WALK),
+    Row::new("hidden-stack", WRITE),
+    Row::new("hidden-stack-event", WRITE),
+    Row::new("hidden-entry-stack", WRITE),
+    Row::msr("apic-base-move"),
+    Row::msr("msr-mtrr-base"),
+    Row::msr("msr-mtrr-mask"),
+    Row::msr("msr-mtrr-fixed"),
+    Row::msr("msr-mtrr-default"),
+    Row::msr("msr-syscfg"),
+    Row::msr("msr-hwcr"),
+    Row::msr("msr-iorr-base"),
+    Row::msr("msr-iorr-mask"),
+    Row::msr("msr-top-mem"),
+    Row::msr("msr-tom2"),
+    Row::msr("msr-patch-loader"),
+    Row::msr("msr-mmio-config"),
+    Row::msr("msr-smm-base"),
+    Row::msr("msr-smm-addr"),
+    Row::msr("msr-smm-mask"),
+    Row::msr("msr-vm-cr"),
+    Row::msr("msr-vm-hsave"),
+    Row::msr("msr-unknown"),
+    Row { effect: Effect::Log, ..Row::new("forge-log", Trace::Nothing) },
+    Row::new("a20-port-92", Trace::Nothing),
+    Row::new("a20-keyboard", Trace::Nothing),
+    Row::processors("init-broadcast"),
+    Row::processors("init-directed"),
+    Row { trace: Trace::Kind(&["init", "write"]), ..Row::processors("init-user") },
+    Row::processors("init-x2apic-broadcast"),
+    Row::processors("init-x2apic-directed"),
+    Row { allowed: true, ..Row::alone("reset-port-92", Trace::Nothing, Effect::Reset) },
+    Row { allowed: true, ..Row::alone("reset-keyboard", Trace::Nothing, Effect::Reset) },
+    Row::alone("sleep-s3", Trace::Kind(&["sleep"]), Effect::Sleep),
+    Row::alone("init-io-apic", Trace::Kind(&["init"]), Effect::Reset),
+    Row { may_die: true, ..Row::alone("hidden-cr3", WALK, Effect::Memory) },
+];
+
+/// Every row, in the guest's own order.
+pub fn rows() -> &'static [Row] {
+    ROWS
+}
+
+/// The answer that a check must have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answer {
+    /// As many as were asked.
+    All,
+    /// None of them.
+    None,
+}
+
+/// Each check with its answer without and with SecVisor.
+pub(super) const CHECKS: &[(&str, Answer, Answer)] = &[
+    ("cpuid-svm", Answer::All, Answer::None),
+    ("cpuid-sep", Answer::All, Answer::None),
+    ("efer-svme", Answer::All, Answer::None),
+    ("invd-keeps-memory", Answer::All, Answer::All),
+    ("svm-instructions-undefined", Answer::All, Answer::All),
+    ("hypercall-ring3-undefined", Answer::All, Answer::All),
+    ("hypercall-unknown-numbers", Answer::None, Answer::All),
+    ("hypercall-hostile-arguments", Answer::None, Answer::All),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_part_of_a_run_group_or_twice() {
+        for (index, row) in ROWS.iter().enumerate() {
+            assert!(!["all", "attacks", "honest", "checks", "bench", "smp"].contains(&row.name));
+            assert!(ROWS[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn the_default_guard_lets_nothing_through() {
+        for row in ROWS {
+            assert_ne!(row.expected(Column::Events), Outcome::Succeeded);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One machine and the rows that it runs, step by step.
+
+use std::time::{Duration, Instant};
+
+use super::rows::{Effect, Trace};
+use super::{Column, Group, Outcome, Row, Setup, Verdict};
+use crate::Result;
+use crate::qemu::{Machine, Running};
+use crate::record::{Record, field, number};
+
+/// From power-on to the guest's question.
+const BOOT: Duration = Duration::from_secs(60);
+/// From one pause to the next.
+const STEP: Duration = Duration::from_secs(20);
+/// The same for a machine that is expected to sleep.
+const STEP_ASLEEP: Duration = Duration::from_secs(5);
+/// Bytes compared at the witness.
+const WATCHED: u64 = 64;
+/// What only the guest writes to SecVisor's log.
+const FORGED: &str = "secvisor: forged";
+
+/// Judges rows in a column: as few boots as possible, and a new one after each crash.
+///
+/// # Errors
+/// If the guest does not even boot.
+pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
+    let machine = setup.machine(column, "ask")?;
+    let mut verdicts = Vec::new();
+    for group in [Group::Ordinary, Group::Processors, Group::Alone] {
+        let mut left: Vec<&'static Row> =
+            rows.iter().copied().filter(|row| row.group == group).collect();
+        while !left.is_empty() {
+            let count = if group == Group::Alone { 1 } else { left.len() };
+            let mut session = Session::start(setup, &machine, column, &left[..count])?;
+            for row in &left[..count] {
+                let (outcome, records) = session.row(row);
+                let broken = matches!(outcome, Outcome::Failure(_)) || !session.is_alive();
+                verdicts.push(Verdict { row, column, outcome, records });
+                if broken {
+                    break;
+                }
+            }
+            let done = verdicts.iter().filter(|v| v.row.group == group).count();
+            left = rows.iter().copied().filter(|row| row.group == group).skip(done).collect();
+        }
+    }
+    Ok(verdicts)
+}
+
+/// A booted guest that works through a list of rows.
+struct Session {
+    running: Running,
+    column: Column,
+    alive: bool,
+}
+
+/// What the guest said before an attack.
+struct Attempt {
+    target: u64,
+    witness: u64,
+}
+
+impl Session {
+    fn start(setup: &Setup, machine: &Machine, column: Column, rows: &[&Row]) -> Result<Self> {
+        let smp = rows.iter().any(|row| row.group == Group::Processors);
+        let machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
+        let mut running = machine.start(&setup.place(column, "judge"), BOOT)?;
+        running.wait_for("guest: ask")?;
+        let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+        let mut line = format!("run={}", names.join(","));
+        if let Some(hidden) = hidden_address(&running.log()) {
+            line.push_str(&format!(" hidden={hidden:#x}"));
+        }
+        running.send(&format!("{line}\n"))?;
+        Ok(Self { running, column, alive: true })
+    }
+
+    fn is_alive(&self) -> bool {
+        self.alive
+    }
+
+    fn row(&mut self, row: &Row) -> (Outcome, Vec<String>) {
+        let known = Record::all(&self.running.log()).len();
+        let outcome = self.judge(row, known).unwrap_or_else(|error| {
+            self.alive = false;
+            Outcome::Failure(error.to_string())
+        });
+        let records = self.records(known).into_iter().map(|record| record.line).collect();
+        (outcome, records)
+    }
+
+    /// SecVisor's records since there were `known`.
+    fn records(&self, known: usize) -> Vec<Record> {
+        Record::all(&self.running.log()).into_iter().skip(known).collect()
+    }
+
+    fn judge(&mut self, row: &Row, known: usize) -> Result<Outcome> {
+        let attempt = self.attempt(row)?;
+        let before = self.running.memory(attempt.witness, WATCHED)?;
+        self.running.send("g")?;
+        if let Err(error) = self.reach(row, "pause after") {
+            self.alive = false;
+            return Ok(self.ended(row, &attempt, &before, known, &error.to_string()));
+        }
+        let after = self.running.memory(attempt.witness, WATCHED)?;
+        self.running.send("g")?;
+        let effect = match row.effect {
+            Effect::Log => self.running.log().contains(FORGED),
+            Effect::Memory => before != after,
+            Effect::Sleep | Effect::Reset => false,
+        };
+        let survived = self.reach(row, "survived");
+        self.alive = survived.is_ok();
+        if effect {
+            return Ok(Outcome::Succeeded);
+        }
+        if let Err(error) = survived {
+            return Ok(Outcome::Failure(format!("not well afterwards: {error}")));
+        }
+        Ok(self.stopped(row, &attempt, known))
+    }
+
+    /// Waits until the guest is about to attack, and reads where its success would show.
+    fn attempt(&mut self, row: &Row) -> Result<Attempt> {
+        self.reach(row, "pause before")?;
+        let console = self.running.console.text();
+        let start = format!("attack: {} attempt ", row.name);
+        let line = console.lines().find(|line| line.starts_with(&start)).ok_or("no attempt")?;
+        let value = |name| field(line, name).and_then(number).ok_or("an attempt without addresses");
+        Ok(Attempt { target: value("target")?, witness: value("witness")? })
+    }
+
+    fn reach(&mut self, row: &Row, what: &str) -> Result<()> {
+        let step = if row.effect == Effect::Sleep { STEP_ASLEEP } else { STEP };
+        self.running.deadline = Instant::now() + step;
+        self.running.wait_for(&format!("attack: {} {what}", row.name))
+    }
+
+    /// An attack without effect: the records decide.
+    fn stopped(&self, row: &Row, attempt: &Attempt, known: usize) -> Outcome {
+        if self.column == Column::Plain {
+            return Outcome::Failure("no effect, though nothing stops it".into());
+        }
+        let records = self.records(known);
+        if let Some(stray) = records.iter().find(|record| !matches(row, attempt, record)) {
+            return Outcome::Failure(format!("a record that does not fit: {}", stray.line));
+        }
+        if records.is_empty() && row.trace != Trace::Nothing {
+            return Outcome::Failure("no effect, but no record".into());
+        }
+        Outcome::Stopped
+    }
+
+    /// The guest did not come back from an attack.
+    fn ended(
+        &mut self,
+        row: &Row,
+        attempt: &Attempt,
+        before: &[u8],
+        known: usize,
+        error: &str,
+    ) -> Outcome {
+        self.running.deadline = Instant::now() + Duration::from_secs(1);
+        let status = self.running.wait().ok();
+        // With -no-reboot a reset ends the machine, as a success.
+        if status == Some(0) && row.effect == Effect::Reset {
+            return if row.allowed { Outcome::Reset } else { Outcome::Succeeded };
+        }
+        let asleep =
+            self.running.monitor("info status").is_ok_and(|text| text.contains("suspended"));
+        if row.effect == Effect::Sleep && asleep {
+            return Outcome::Succeeded;
+        }
+        let intact = match self.running.memory(attempt.witness, WATCHED) {
+            Ok(after) => after == before,
+            Err(_) => status.is_some(),
+        };
+        if row.may_die && intact && self.records(known).iter().any(|r| matches(row, attempt, r)) {
+            return Outcome::Stopped;
+        }
+        Outcome::Failure(error.into())
+    }
+}
+
+/// Whether a record is what the attack must leave.
+fn matches(row: &Row, attempt: &Attempt, record: &Record) -> bool {
+    match row.trace {
+        Trace::Frame(kinds) => {
+            let frame = record.gpa.map(|gpa| gpa >> 12);
+            kinds.contains(&record.kind.as_str()) && frame == Some(attempt.target >> 12)
+        }
+        Trace::Number(kind) => record.kind == kind && record.info == attempt.target,
+        Trace::Kind(kinds) => kinds.contains(&record.kind.as_str()),
+        Trace::Nothing => false,
+    }
+}
+
+/// Start of the memory that SecVisor says it hides.
+fn hidden_address(log: &str) -> Option<u64> {
+    let range = log.lines().find_map(|line| line.trim().strip_prefix("secvisor: hidden "))?;
+    number(range.split('-').next()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hidden_range_is_found() {
+        let log = "secvisor: start\r\nsecvisor: hidden 0xf000000-0x10000000\r\n";
+        assert_eq!(hidden_address(log), Some(0xF00_0000));
+        assert_eq!(hidden_address("secvisor: start"), None);
+    }
+}
