@@ -8,6 +8,8 @@ use policy::violation::{
 
 /// How much of a dump is read at once.
 const CHUNK: u64 = 16 << 20;
+/// Rings lie on page borders in memory, but an ELF core may shift them by whole words.
+const ALIGNMENT: usize = 4;
 
 /// Prints the records of every ring in `dump`, oldest first, and says whether there was a ring.
 pub fn print(mut dump: impl Read, out: &mut impl Write) -> io::Result<bool> {
@@ -16,7 +18,8 @@ pub fn print(mut dump: impl Read, out: &mut impl Write) -> io::Result<bool> {
         let read = dump.by_ref().take(CHUNK).read_to_end(&mut window)?;
         // A ring that the window may cut off waits for the next chunk, but for the last one.
         let judged = if read == 0 { window.len() } else { window.len().saturating_sub(RING_BYTES) };
-        for at in (0..judged).filter(|&at| window[at..].starts_with(&RING_MAGIC)) {
+        for at in (0..judged).step_by(ALIGNMENT).filter(|&at| window[at..].starts_with(&RING_MAGIC))
+        {
             let end = window.len().min(at + RING_BYTES);
             if let Some(records) = records(&window[at..end]) {
                 found = true;

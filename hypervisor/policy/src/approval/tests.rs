@@ -230,6 +230,7 @@ fn modules_are_checked() {
         ("relocation field: 0x5", |list| list.relocations[0] = relocation(0, 5, 0, 0, 0)),
         ("relocation base: 0x3", |list| list.relocations[0] = relocation(0, 3, 3, 0, 0)),
         ("relocation base: 0x0", |list| list.relocations[0] = relocation(0, 3, 0, 1, 0)),
+        ("relocation base: 0x2", |list| list.relocations[0] = relocation(0, 3, 2, 1, 0)),
         ("relocation to no module: 0x2", |list| list.relocations[0] = relocation(0, 3, 1, 2, 0)),
     ] {
         let error = rejected(change);

@@ -225,6 +225,9 @@ fn check_names_what_differs() {
     ];
     folder.fails("check list --kernel changed", 1, &told);
 
+    assert_eq!(folder.run("approve --kernel changed -o less").0, 0);
+    folder.fails("check less --kernel vmlinux", 1, &["section .init.text: in the kernel, but not"]);
+
     let mut damaged = folder.get("list");
     damaged[8] = 9;
     folder.put("list", &damaged);
@@ -243,10 +246,22 @@ fn bzimage(payload: &[u8]) -> Vec<u8> {
     file[0x1F1] = 2;
     file[0x202..0x206].copy_from_slice(b"HdrS");
     file[0x248..0x24C].copy_from_slice(&0x20u32.to_le_bytes());
-    file[0x24C..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    file[0x24C..0x250].copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
     file.extend(payload);
+    // Linux appends the unpacked size to most payloads.
     file.extend([0xEE; 64]);
     file
+}
+
+/// Packed as Linux packs itself, with the filter for x86 branches.
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut options = lzma_rust2::XzOptions::default();
+    options.set_check_sum_type(lzma_rust2::CheckType::Crc32);
+    options.prepend_pre_filter(lzma_rust2::FilterType::BcjX86, 0);
+    let mut packer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
 }
 
 #[test]
@@ -265,6 +280,12 @@ fn a_bzimage_is_unpacked() {
     assert_eq!(folder.run("approve --kernel bzImage -o packed --vmlinux-out unpacked").2, "");
     assert_eq!(folder.get("plain"), folder.get("packed"));
     assert_eq!(folder.get("unpacked"), vmlinux);
+    assert_eq!(folder.run("check plain --kernel bzImage").0, 0);
+
+    folder.put("bzImage", &bzimage(&xz(&vmlinux)));
+    assert_eq!(folder.run("check plain --kernel bzImage").0, 0);
+    let fastest = ruzstd::encoding::CompressionLevel::Fastest;
+    folder.put("bzImage", &bzimage(&ruzstd::encoding::compress_to_vec(&*vmlinux, fastest)));
     assert_eq!(folder.run("check plain --kernel bzImage").0, 0);
 
     folder.put("bzImage", &bzimage(&packed[..packed.len() / 2]));
@@ -334,19 +355,22 @@ fn records_are_found_in_a_dump_and_ordered() {
     let expected: Vec<_> = (3..=newest).map(|count| violation(count).to_string()).collect();
     assert_eq!(lines[2..], expected);
 
-    // Torn records are left out, and the end of the dump may cut a ring.
-    let mut torn = ring(1..=3);
+    // Torn and misplaced records are left out, and the end of the dump may cut a ring.
+    let mut torn = ring(1..=6);
     torn[record_offset(2) + 20] ^= 1;
-    torn.truncate(record_offset(3));
+    let misplaced = violation(9).encode();
+    torn[record_offset(4)..][..misplaced.len()].copy_from_slice(&misplaced);
+    torn.truncate(record_offset(7) - 1);
     folder.put("dump", &torn);
     let (code, out, _) = folder.run("ring dump");
-    assert_eq!((code, out), (0, format!("ring at offset 0x0: 1 records\n{}\n", violation(1))));
+    let left = [1, 3, 5].map(|count| format!("{}\n", violation(count))).concat();
+    assert_eq!((code, out), (0, format!("ring at offset 0x0: 3 records\n{left}")));
 }
 
 #[test]
 fn a_ring_across_the_border_of_two_reads_is_found_once() {
     let folder = Folder::new("border");
-    for offset in [(16 << 20) - 4, (16 << 20) - RING_BYTES, (16 << 20) - RING_BYTES + 1, 16 << 20] {
+    for offset in [(16 << 20) - 4, (16 << 20) - RING_BYTES, (16 << 20) - RING_BYTES + 4, 16 << 20] {
         let mut dump = vec![0; offset];
         dump.extend(ring(1..=2));
         folder.put("dump", &dump);
