@@ -1,23 +1,35 @@
 //! The approval list: what the owner signs off, read in place.
 //!
-//! One file of five parts without gaps, all fields little-endian, all reserved bytes zero, names
-//! printable ASCII without spaces, padded with zeroes:
+//! One file without gaps, all fields little-endian, all reserved bytes zero, names printable ASCII
+//! without spaces, padded with zeroes:
 //!
 //! ```text
 //! header       64: magic[8] version:u32 length:u32 machine:u32 ranges:u32 modules:u32
 //!                  sections:u32 relocations:u32 reserved:u32 entry:u64 reserved[16]
 //! kernel range 96: name[32] physical:u64 filled:u64 virtual:u64 flags:u64 sha256[32]
-//! module       72: name[64] sections:u32 relocations:u32
-//! section      80: name[32] offset:u32 size:u32 region:u32 relocations:u32 sha256[32]
-//! relocation   16: offset:u32 field:u8 base:u8 module:u16 value:u64
 //! ```
 //!
 //! `length` is the whole file's, `machine` is ELF's `e_machine`, `entry` is physical. Kernel
 //! ranges ascend by physical start and share no page; `filled` bytes are hashed and SecVisor
 //! fills the rest of the last page with INT3; flag bit 0 marks init code, which may be released.
-//! Modules ascend by name; the section table holds the sections of the first module, then those
-//! of the second, and so on; the relocation table does the same for sections. What the fields of
-//! the last three parts mean is told at [`Module`], [`Section`] and [`Relocation`].
+//!
+//! Modules have their place: three tables of fixed records follow the ranges, counted in the
+//! header, those of a module (or section) in the order of their owners. This version has no
+//! reader for them yet, so all three counts are zero, and a list with modules is refused.
+//!
+//! ```text
+//! module       72: name[64] sections:u32 relocations:u32
+//! section      80: name[32] offset:u32 size:u32 region:u32 relocations:u32 sha256[32]
+//! relocation   16: offset:u32 field:u8 base:u8 module:u16 value:u64
+//! ```
+//!
+//! A module has two regions, 0 core and 1 init, each with one base that the running kernel
+//! chooses. A section lies at `offset` in its region; its hash is over its bytes with relocated
+//! fields zeroed. A relocated field is 1 four bytes zero-extended, 2 four bytes sign-extended, 3
+//! four bytes relative to the field, 4 eight bytes; it holds `value`, which is symbol plus addend,
+//! counted from `base`: 0 nothing (a kernel address), 1 the core region of module number `module`,
+//! 2 the init region of its own module. Modules ascend by name, sections by region and offset,
+//! relocations by offset, and none overlap.
 //!
 //! The file is hostile until [`ApprovalList::parse`] has seen all of it: every rule is checked
 //! there, once, and the accessors of a parsed list only read.
@@ -29,11 +41,8 @@ use sha2::{Digest, Sha256};
 use crate::PAGE_SIZE;
 use crate::address::{Gpa, Gva, PhysicalRange};
 
-mod module;
 #[cfg(test)]
 mod tests;
-
-pub use module::{Base, Field, Module, Relocation, Section};
 
 /// First bytes of every approval list.
 pub const MAGIC: [u8; 8] = *b"SVAPPROV";
@@ -43,21 +52,10 @@ pub const VERSION: u32 = 1;
 pub const HEADER_BYTES: usize = 64;
 /// Size of a kernel range, in bytes.
 pub const RANGE_BYTES: usize = 96;
-/// Size of a module, in bytes.
-pub const MODULE_BYTES: usize = 72;
-/// Size of a section, in bytes.
-pub const SECTION_BYTES: usize = 80;
-/// Size of a relocation, in bytes.
-pub const RELOCATION_BYTES: usize = 16;
-/// Space for the name of a kernel range or a section, in bytes.
+/// Space for the name of a kernel range, in bytes.
 pub const NAME_BYTES: usize = 32;
-/// Space for the name of a module, in bytes.
-pub const MODULE_NAME_BYTES: usize = 64;
 /// Most kernel ranges that a list may hold.
 pub const MAX_RANGES: u32 = 16;
-/// Most modules that a list may hold: a relocation names one in 16 bits.
-pub const MAX_MODULES: u32 = 1 << 16;
-
 /// The processor mode that the kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -77,19 +75,11 @@ impl Architecture {
         }
     }
 
-    /// One past the highest physical address of a kernel.
-    const fn physical_limit(self) -> u64 {
+    /// One past the highest physical and virtual address.
+    const fn limits(self) -> (u64, u64) {
         match self {
-            Self::I386 => 1 << 32,
-            Self::X86_64 => 1 << 52,
-        }
-    }
-
-    /// One past the highest virtual address, short of the very last page.
-    const fn virtual_limit(self) -> u64 {
-        match self {
-            Self::I386 => 1 << 32,
-            Self::X86_64 => u64::MAX,
+            Self::I386 => (1 << 32, 1 << 32),
+            Self::X86_64 => (1 << 52, u64::MAX),
         }
     }
 }
@@ -109,7 +99,7 @@ pub struct ListError {
 
 impl fmt::Display for ListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "approval list: {}", self.part)?;
+        f.write_str(self.part)?;
         if let Some(index) = self.index {
             write!(f, " {index}")?;
         }
@@ -164,28 +154,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Takes `count` records from the front of `bytes`.
-fn table<'a, const N: usize>(
-    bytes: &mut &'a [u8],
-    count: u32,
-    fault: &'static str,
-) -> Result<&'a [[u8; N]], Fault> {
-    let size = (count as usize).checked_mul(N);
-    let (head, tail) =
-        size.and_then(|size| bytes.split_at_checked(size)).ok_or(Fault(fault, count.into()))?;
-    *bytes = tail;
-    Ok(head.as_chunks().0)
-}
-
 /// An approval list whose every byte has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct ApprovalList<'a> {
     architecture: Architecture,
     entry: Gpa,
     ranges: &'a [[u8; RANGE_BYTES]],
-    modules: &'a [[u8; MODULE_BYTES]],
-    sections: &'a [[u8; SECTION_BYTES]],
-    relocations: &'a [[u8; RELOCATION_BYTES]],
 }
 
 impl<'a> ApprovalList<'a> {
@@ -196,13 +170,12 @@ impl<'a> ApprovalList<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ListError> {
         let list = Self::parse_header(bytes).map_err(Fault::in_part("header", None))?;
         list.check_ranges()?;
-        list.check_modules()?;
         Ok(list)
     }
 
     fn parse_header(bytes: &'a [u8]) -> Result<Self, Fault> {
         let size = bytes.len() as u64;
-        let (header, mut rest) = bytes
+        let (header, rest) = bytes
             .split_first_chunk::<HEADER_BYTES>()
             .ok_or(Fault("file shorter than a header, bytes", size))?;
         let mut fields = Fields(header);
@@ -217,25 +190,19 @@ impl<'a> ApprovalList<'a> {
             62 => Architecture::X86_64,
             machine => return Err(Fault("unknown machine", machine.into())),
         };
-        let counts: [u32; 4] = core::array::from_fn(|_| fields.u32());
-        let [ranges, modules, sections, relocations] = counts;
-        let reserved = u64::from(fields.u32());
+        let [ranges, modules, sections, relocations, reserved] =
+            core::array::from_fn(|_| fields.u32());
+        let beyond = modules | sections | relocations;
+        require(beyond == 0, "modules, which this version cannot verify, counts", beyond)?;
         let entry = Gpa(fields.u64());
-        let reserved = reserved | fields.u64() | fields.u64();
+        let reserved = u64::from(reserved) | fields.u64() | fields.u64();
         require(reserved == 0, "reserved bytes are not zero", reserved)?;
         require(ranges > 0, "no kernel code is approved, ranges", ranges)?;
         require(ranges <= MAX_RANGES, "more kernel ranges than supported", ranges)?;
-        require(modules <= MAX_MODULES, "more modules than supported", modules)?;
-        let list = Self {
-            architecture,
-            entry,
-            ranges: table(&mut rest, ranges, "more kernel ranges than the file holds")?,
-            modules: table(&mut rest, modules, "more modules than the file holds")?,
-            sections: table(&mut rest, sections, "more sections than the file holds")?,
-            relocations: table(&mut rest, relocations, "more relocations than the file holds")?,
-        };
-        require(rest.is_empty(), "bytes after the last record", rest.len() as u64)?;
-        Ok(list)
+        let (records, rest) = rest.as_chunks();
+        let exact = rest.is_empty() && records.len() as u64 == u64::from(ranges);
+        require(exact, "the file does not hold exactly the kernel ranges", ranges)?;
+        Ok(Self { architecture, entry, ranges: records })
     }
 
     fn check_ranges(&self) -> Result<(), ListError> {
@@ -309,15 +276,15 @@ impl<'a> CodeRange<'a> {
 
     fn check(&self, architecture: Architecture, previous_end: u64) -> Result<(), Fault> {
         let (start, end) = (self.physical.start(), self.physical.end());
+        let (physical_limit, virtual_limit) = architecture.limits();
         require(
             start >= previous_end,
             "physical start inside or below the range before it",
             start,
         )?;
-        let fits = end <= architecture.physical_limit();
-        require(fits, "physical end out of the machine's reach", end)?;
+        require(end <= physical_limit, "physical end out of the machine's reach", end)?;
         let virtual_end = self.virtual_start.0.checked_add(self.physical.length());
-        let fits = virtual_end.is_some_and(|end| end <= architecture.virtual_limit());
+        let fits = virtual_end.is_some_and(|end| end <= virtual_limit);
         require(fits, "virtual end out of the machine's reach, from", self.virtual_start.0)
     }
 
@@ -340,11 +307,6 @@ impl<'a> CodeRange<'a> {
     /// Whether the byte at `address` is one of the filled ones.
     pub fn holds(&self, address: Gpa) -> bool {
         address.0.checked_sub(self.physical.start()).is_some_and(|offset| offset < self.filled)
-    }
-
-    /// Whether the virtual address lies in its pages.
-    pub fn holds_virtual(&self, address: Gva) -> bool {
-        self.virtual_start <= address && address < self.virtual_end()
     }
 
     /// What the section leaves of its last page, to be filled with INT3; `None` if nothing.

@@ -1,8 +1,6 @@
 //! Writes approval lists. The format is told in `policy::approval`.
 
-use policy::approval::{
-    Architecture, Base, Field, HEADER_BYTES, MAGIC, MODULE_NAME_BYTES, NAME_BYTES, VERSION,
-};
+use policy::approval::{Architecture, HEADER_BYTES, MAGIC, NAME_BYTES, VERSION};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -17,8 +15,6 @@ pub struct Contents {
     pub entry: u64,
     /// The kernel's code.
     pub ranges: Vec<Range>,
-    /// The modules.
-    pub modules: Vec<Module>,
 }
 
 /// A range of kernel code.
@@ -38,34 +34,8 @@ pub struct Range {
     pub sha256: [u8; 32],
 }
 
-/// A module.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Module {
-    /// Its name.
-    pub name: String,
-    /// Its code sections, by region and offset.
-    pub sections: Vec<Section>,
-}
-
-/// A code section of a module.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Section {
-    /// Its name.
-    pub name: String,
-    /// Whether it lies in the init region.
-    pub init: bool,
-    /// Where it starts in its region.
-    pub offset: u32,
-    /// Its length in bytes.
-    pub size: u32,
-    /// SHA-256 of its bytes with all relocated fields zeroed.
-    pub sha256: [u8; 32],
-    /// Its relocations by offset: offset, field, base, value.
-    pub relocations: Vec<(u32, Field, Base, u64)>,
-}
-
 impl Contents {
-    /// What approves `kernel`, without modules.
+    /// What approves `kernel`.
     pub fn of(kernel: &Kernel<'_>) -> Self {
         let range = |section: &crate::kernel::Code<'_>| Range {
             name: section.name.into(),
@@ -79,7 +49,6 @@ impl Contents {
             architecture: kernel.architecture,
             entry: kernel.entry,
             ranges: kernel.code.iter().map(range).collect(),
-            modules: Vec::new(),
         }
     }
 }
@@ -88,53 +57,24 @@ impl Contents {
 pub fn encode(contents: &Contents) -> Result<Vec<u8>, Error> {
     let mut sorted = contents.clone();
     sorted.ranges.sort_by_key(|range| range.physical);
-    sorted.modules.sort_by(|a, b| a.name.cmp(&b.name));
-    let (mut ranges, mut modules, mut sections, mut relocations) = (vec![], vec![], vec![], vec![]);
+    let mut ranges = Vec::new();
     for range in &sorted.ranges {
         ranges.extend(name::<NAME_BYTES>(&range.name)?);
         let numbers = [range.physical, range.filled, range.virtual_start, range.init.into()];
         ranges.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
         ranges.extend(range.sha256);
     }
-    for module in &sorted.modules {
-        modules.extend(name::<MODULE_NAME_BYTES>(&module.name)?);
-        let in_module = module.sections.iter().map(|section| section.relocations.len()).sum();
-        modules.extend([count(module.sections.len())?, count(in_module)?].concat());
-    }
-    for section in sorted.modules.iter().flat_map(|module| &module.sections) {
-        sections.extend(name::<NAME_BYTES>(&section.name)?);
-        let numbers = [section.offset, section.size, section.init.into()];
-        sections.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
-        sections.extend(count(section.relocations.len())?);
-        sections.extend(section.sha256);
-        for &(offset, field, base, value) in &section.relocations {
-            let (base, module) = match base {
-                Base::Kernel => (0, 0),
-                Base::Core(module) => (1, module),
-                Base::Init => (2, 0),
-            };
-            relocations.extend(offset.to_le_bytes());
-            relocations.extend([field as u8, base]);
-            relocations.extend(module.to_le_bytes());
-            relocations.extend(value.to_le_bytes());
-        }
-    }
-    let section_count = sorted.modules.iter().map(|module| module.sections.len()).sum();
-    let relocation_count = relocations.len() / policy::approval::RELOCATION_BYTES;
-    let tables = [ranges, modules, sections, relocations].concat();
     Ok([
         MAGIC.to_vec(),
         VERSION.to_le_bytes().into(),
-        count(HEADER_BYTES + tables.len())?.into(),
+        count(HEADER_BYTES + ranges.len())?.into(),
         (sorted.architecture as u32).to_le_bytes().into(),
         count(sorted.ranges.len())?.into(),
-        count(sorted.modules.len())?.into(),
-        count(section_count)?.into(),
-        count(relocation_count)?.into(),
-        vec![0; 4],
+        // No modules, their sections and relocations, and four reserved bytes.
+        vec![0; 16],
         sorted.entry.to_le_bytes().into(),
         vec![0; 16],
-        tables,
+        ranges,
     ]
     .concat())
 }
@@ -169,26 +109,10 @@ mod tests {
             init: range.init,
             sha256: range.sha256,
         });
-        let section = |section: policy::approval::Section<'_>| Section {
-            name: section.name.into(),
-            init: section.init,
-            offset: section.offset,
-            size: section.size,
-            sha256: section.sha256,
-            relocations: section
-                .relocations()
-                .map(|r| (r.offset, r.field, r.base, r.value))
-                .collect(),
-        };
-        let modules = list.modules().map(|module| Module {
-            name: module.name.into(),
-            sections: module.sections().map(section).collect(),
-        });
         Contents {
             architecture: list.architecture(),
             entry: list.entry().0,
             ranges: ranges.collect(),
-            modules: modules.collect(),
         }
     }
 
@@ -214,45 +138,16 @@ mod tests {
         })
     }
 
-    fn modules() -> impl Strategy<Value = Vec<Module>> {
-        let field =
-            prop_oneof![Just(Field::Unsigned32), Just(Field::Relative32), Just(Field::Word64)];
-        let base = prop_oneof![Just(Base::Kernel), Just(Base::Core(0)), Just(Base::Init)];
-        let relocations = prop::collection::vec((field, base, any::<u64>()), 0..5);
-        let sections = prop::collection::vec((any::<[u8; 32]>(), relocations), 0..4);
-        prop::collection::vec(sections, 0..4).prop_map(|modules| {
-            let module = |(index, sections): (usize, Vec<([u8; 32], Vec<_>)>)| {
-                let section =
-                    |(index, (sha256, relocations)): (usize, ([u8; 32], Vec<_>))| Section {
-                        name: format!(".text.{index}"),
-                        init: index > 1,
-                        offset: index as u32 * 0x100,
-                        size: 0x80,
-                        sha256,
-                        relocations: relocations
-                            .into_iter()
-                            .zip((0..).step_by(12))
-                            .map(|((field, base, value), offset)| (offset, field, base, value))
-                            .collect(),
-                    };
-                let sections = sections.into_iter().enumerate().map(section).collect();
-                Module { name: format!("module_{index}"), sections }
-            };
-            modules.into_iter().enumerate().map(module).collect()
-        })
-    }
-
     proptest! {
         #[test]
-        fn lists_round_trip_whatever_the_order(ranges in ranges(), modules in modules(), i386: bool) {
+        fn lists_round_trip_whatever_the_order(ranges in ranges(), i386: bool) {
             let architecture = if i386 { Architecture::I386 } else { Architecture::X86_64 };
             let entry = ranges[0].physical + ranges[0].filled - 1;
-            let honest = Contents { architecture, entry, ranges, modules };
+            let honest = Contents { architecture, entry, ranges };
             let bytes = encode(&honest).unwrap();
             prop_assert_eq!(contents(ApprovalList::parse(&bytes).unwrap()), honest.clone());
             let mut turned = honest;
             turned.ranges.reverse();
-            turned.modules.reverse();
             prop_assert_eq!(encode(&turned).unwrap(), bytes);
         }
     }

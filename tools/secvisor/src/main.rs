@@ -105,7 +105,7 @@ fn run(command: Command) -> Result<bool, Error> {
         Command::Check { list, kernel } => {
             let bytes = read(&list)?;
             let approved = policy::approval::ApprovalList::parse(&bytes)
-                .map_err(|error| in_file(&list, error))?;
+                .map_err(|error| in_file(&list, format!("no sound approval list: {error}")))?;
             let image = read_kernel(&kernel)?;
             let found = Kernel::read(&image).map_err(|error| in_file(&kernel, error))?;
             let differences = check::differences(approved, &found);

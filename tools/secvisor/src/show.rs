@@ -9,7 +9,8 @@ use crate::Error;
 
 /// A list as lines of text, the same for the same bytes.
 pub fn show(bytes: &[u8]) -> Result<String, Error> {
-    let list = ApprovalList::parse(bytes).map_err(|error| error.to_string())?;
+    let list =
+        ApprovalList::parse(bytes).map_err(|error| format!("no sound approval list: {error}"))?;
     let mut text = String::new();
     let written = write(list, bytes, &mut text);
     written.map(|()| text).map_err(|error| error.to_string())
@@ -29,17 +30,6 @@ fn write(list: ApprovalList<'_>, bytes: &[u8], text: &mut String) -> std::fmt::R
         writeln!(text, "  sha256      {}", Hex(&range.sha256))?;
         if range.init {
             writeln!(text, "  init        released after boot")?;
-        }
-    }
-    writeln!(text, "modules       {}", list.modules().count())?;
-    for module in list.modules() {
-        writeln!(text, "module        {}", module.name)?;
-        for section in module.sections() {
-            let region = if section.init { "init" } else { "core" };
-            writeln!(text, "  {} at {region}+{:#x}", section.name, section.offset)?;
-            let relocations = section.relocations().count();
-            writeln!(text, "    size      {} bytes, {relocations} relocations", section.size)?;
-            writeln!(text, "    sha256    {}", Hex(&section.sha256))?;
         }
     }
     Ok(())

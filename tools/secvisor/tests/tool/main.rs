@@ -196,6 +196,12 @@ fn kernels_without_sense_are_refused() {
     foreign[18] = 40;
     folder.put("vmlinux", &foreign);
     folder.fails("approve --kernel vmlinux -o list", 2, &["ELF machine 40"]);
+    // A section whose bytes are not the ones that its segment loads.
+    let mut elsewhere = linux().build();
+    let table = u64::from_le_bytes(elsewhere[0x28..0x30].try_into().unwrap()) as usize;
+    elsewhere[table + 64 + 24] ^= 1;
+    folder.put("vmlinux", &elsewhere);
+    folder.fails("approve --kernel vmlinux -o list", 2, &["section .text lies in no segment"]);
     let whole = linux().build();
     for size in [0, 3, 16, 64, 200, whole.len() / 2, whole.len() - 1] {
         folder.put("vmlinux", &whole[..size]);
@@ -234,9 +240,9 @@ fn check_names_what_differs() {
     folder.fails(
         "check list --kernel vmlinux",
         2,
-        &["list: approval list: header: unknown version: 0x9"],
+        &["list: no sound approval list: header: unknown version: 0x9"],
     );
-    folder.fails("show list", 2, &["unknown version"]);
+    folder.fails("show list", 2, &["list: no sound approval list: header: unknown version"]);
     folder.fails("show missing", 2, &["missing: "]);
 }
 
