@@ -37,7 +37,7 @@ sv_step() {
     sv_code=0
     wait "$sv_pid" || sv_code=$?
     [ -t 2 ] && printf '\r' >&2
-    [ "$sv_code" = 0 ] && sv_word=done || sv_word="did not work"
+    [ "$sv_code" = 0 ] && sv_word="done" || sv_word="did not work"
     echo "setup: $sv_what: $sv_word after $(($(date +%s) - sv_start)) s" >&2
     return "$sv_code"
 }
@@ -66,9 +66,9 @@ sv_need_root() {
 sv_missing() {
     # shellcheck disable=SC2086
     dpkg-query -W -f '${Package} ${db:Status-Status}\n' $1 2>/dev/null |
-        awk -v want="$(echo $1)" '
+        awk -v want="$1" '
             $2 == "installed" { have[$1] = 1 }
-            END { n = split(want, w, " "); for (i = 1; i <= n; i++) if (!have[w[i]]) printf "%s ", w[i] }'
+            END { n = split(want, w); for (i = 1; i <= n; i++) if (!have[w[i]]) printf "%s ", w[i] }'
 }
 
 sv_apt_update() {
@@ -82,9 +82,9 @@ sv_apt_install() {
         apt-get install -y -q --no-install-recommends "$@"
 }
 
-# The last error that apt gave, on one line.
+# The last error that a step gave, on one line.
 sv_reason() {
-    sed -n 's/^E: //p' "$SV_LOG" | tail -1 | cut -c1-160
+    sed -n 's/^[Ee]\(rror\)\?: //p' "$SV_LOG" | tail -1 | cut -c1-160
 }
 
 # sv_install WHAT PACKAGES...
@@ -115,40 +115,44 @@ sv_qemu_major() {
 
 # Writes the backports entry: this machine's own Debian entry with the suite changed.
 sv_backports_entry() {
-    sv_code=$1
+    sv_suite=$1
     sv_dir=/etc/apt/sources.list.d
-    grep -rqs "^[^#]*$sv_code-backports" /etc/apt/sources.list "$sv_dir" && return
+    grep -rqs "^[^#]*$sv_suite-backports" /etc/apt/sources.list "$sv_dir" && return
+    sv_entry=$(mktemp)
     for sv_file in "$sv_dir"/*.sources; do
         [ -e "$sv_file" ] || continue
-        awk -v code="$sv_code" 'BEGIN { RS = ""; suite = "(^|\n)Suites:([^\n]* )?" code "( [^\n]*)?(\n|$)" }
+        awk -v code="$sv_suite" 'BEGIN { RS = ""; suite = "(^|\n)Suites:([^\n]* )?" code "( [^\n]*)?(\n|$)" }
             $0 ~ suite && $0 ~ /(^|\n)Types:[^\n]*deb/ && $0 !~ /(^|\n)Enabled: *no/ {
                 gsub(/(^|\n)#[^\n]*/, ""); sub(/^\n/, "")
                 sub(/Suites:[^\n]*/, "Suites: " code "-backports"); print; exit
-            }' "$sv_file" >"$SECVISOR_CACHE/entry"
-        [ -s "$SECVISOR_CACHE/entry" ] && sv_to=$sv_dir/secvisor-backports.sources && break
+            }' "$sv_file" >"$sv_entry"
+        [ -s "$sv_entry" ] && sv_to=$sv_dir/secvisor-backports.sources && break
     done
-    if [ ! -s "$SECVISOR_CACHE/entry" ]; then
+    if [ ! -s "$sv_entry" ]; then
         sv_to=$sv_dir/secvisor-backports.list
         cat /etc/apt/sources.list "$sv_dir"/*.list 2>/dev/null |
-            sed -nE "s/^(deb +(\[[^]]*\] +)?[^ ]+ +)$sv_code( +main.*)$/\1$sv_code-backports\3/p" |
-            head -1 >"$SECVISOR_CACHE/entry"
+            sed -nE "s/^(deb +(\[[^]]*\] +)?[^ ]+ +)$sv_suite( +main.*)$/\1$sv_suite-backports\3/p" |
+            head -1 >"$sv_entry"
     fi
-    [ -s "$SECVISOR_CACHE/entry" ] || return 1
-    sv_root "adding backports" install -m 644 "$SECVISOR_CACHE/entry" "$sv_to"
+    sv_code=0
+    { [ -s "$sv_entry" ] && sv_root "adding backports" install -m 644 "$sv_entry" "$sv_to"; } ||
+        sv_code=1
+    rm -f "$sv_entry"
+    return $sv_code
 }
 
 # QEMU 10 from backports; else Debian's own.
 sv_qemu() {
     sv_have=$(sv_qemu_major)
     [ "${sv_have:-0}" -ge 10 ] && return
-    sv_code=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    sv_suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
     if [ ! -e "$SV_QEMU_NOTE" ]; then
         sv_need_root "installing QEMU" "apt-get install qemu-system-x86"
-        if sv_backports_entry "$sv_code" >>"$SV_LOG" 2>&1; then
+        if sv_backports_entry "$sv_suite" >>"$SV_LOG" 2>&1; then
             sv_updated=
             sv_apt_update
             sv_step "installing QEMU from backports" \
-                sv_apt_install -t "$sv_code-backports" qemu-system-x86 || true
+                sv_apt_install -t "$sv_suite-backports" qemu-system-x86 || true
         fi
         sv_have=$(sv_qemu_major)
         [ "${sv_have:-0}" -ge 10 ] && return
@@ -233,17 +237,24 @@ sv_toolchain() {
         sv_die "no Rust toolchain to be had: $(sv_reason) (log: $SV_LOG)"
     sv_need_root "installing the bare-metal core library" "scripts/run"
     sv_step "building the core library for $SV_TARGET" sv_build_core ||
-        sv_die "the core library did not build (log: $SV_LOG)"
-    sv_use_debian && sv_target_works ||
+        sv_die "the core library did not build: $(sv_reason) (log: $SV_LOG)"
+    if ! sv_use_debian || ! sv_target_works; then
         sv_die "no Rust toolchain here builds for $SV_TARGET (log: $SV_LOG)"
+    fi
 }
 
 [ "$(uname -m)" = x86_64 ] || sv_die "this needs an x86_64 machine, this is $(uname -m)"
 command -v apt-get >/dev/null || sv_die "this needs Debian's apt-get"
-mkdir -p "$SECVISOR_CACHE" 2>/dev/null && : >"$SV_LOG" 2>/dev/null ||
+sv_writable() {
+    mkdir -p "$SECVISOR_CACHE" && : >"$SV_LOG"
+}
+sv_writable 2>/dev/null ||
     sv_die "cannot write to $SECVISOR_CACHE (set SECVISOR_CACHE to a folder with 4 GB of room)"
 sv_packages
 sv_qemu
 sv_toolchain
 # Paths in the tools' arguments are the caller's; cargo and rustup need the checkout's files.
-cd "$SECVISOR_ROOT"
+cd "$SECVISOR_ROOT" || exit 1
+[ -x "${CARGO_TARGET_DIR:-target}/debug/xtask" ] ||
+    sv_step "building the task runner" cargo build -p xtask ||
+    sv_die "the task runner did not build: $(sv_reason) (log: $SV_LOG)"

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::Result;
+use harness::attack::Setup;
 
 use crate::cache::{self, Key};
 use crate::process::{root, step, target_directory};
@@ -133,6 +134,13 @@ pub fn approve(kernel: &Path) -> Result<Approved> {
         step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
     })?;
     Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin") })
+}
+
+/// The attack guest under this hypervisor, its files in `directory`.
+pub fn attack_setup(hypervisor: &Path, directory: &Path) -> Result<Setup> {
+    let approved = approve(&bare_metal("attack-guest")?)?;
+    let directory = directory.to_path_buf();
+    Ok(Setup::new(approved.vmlinux, hypervisor.to_path_buf(), approved.list, directory))
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

@@ -1,20 +1,20 @@
 //! scripts/bench: what SecVisor costs, counted rather than timed wherever that can be.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use harness::Result;
-use harness::iso::Menu;
-use harness::qemu::{Boot, Machine};
-use harness::record::{field, number};
+use harness::attack::{self, Column, Figure, Setup};
+use harness::record::number;
 
 use crate::artifacts::{self, Guest};
 use crate::lines;
 use crate::process::{Progress, caller_path};
 use crate::run::{self, Options as Run, SHELL};
 
+/// The processor model on which instructions are counted.
+const CPU: &str = "qemu64,+svm,+npt";
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Boots whose median time is taken.
 const BOOTS: usize = 3;
@@ -51,30 +51,6 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// What one loop of the freestanding guest cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Loop {
-    iterations: f64,
-    instructions: f64,
-    exits: f64,
-}
-
-/// The loops that a console tells of, by name.
-fn loops(console: &str) -> BTreeMap<String, Loop> {
-    let parse = |line: &str| {
-        let rest = line.trim().strip_prefix("bench: ")?;
-        let value = |name| field(rest, name).and_then(number).map(|value| value as f64);
-        let name = rest.split_whitespace().next()?.replace('-', "_");
-        let counted = Loop {
-            iterations: value("iterations")?,
-            instructions: value("instructions")?,
-            exits: value("exits")?,
-        };
-        Some((name, counted))
-    };
-    console.lines().filter_map(parse).collect()
-}
-
 /// Measures, prints one table, and writes the figures where asked to.
 pub fn bench(options: &Options) -> Result<bool> {
     let directory = run::run_directory()?;
@@ -99,53 +75,35 @@ pub fn bench(options: &Options) -> Result<bool> {
 
 /// The freestanding guest's loops, under `-icount` so that the TSC counts instructions.
 fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
-    let run = |way: &str| freestanding(way, directory);
-    let (plain, events, npf) = (run("plain")?, run("events")?, run("npf")?);
-    let per = |way: &BTreeMap<String, Loop>, name: &str, what: fn(&Loop) -> f64| {
-        let found = way.get(name).ok_or_else(|| format!("the guest told nothing of {name}"))?;
-        Ok::<_, harness::Error>(what(found) / found.iterations)
+    let run = |column: Column| {
+        let _progress = Progress::new(&format!("counting instructions ({})", column.name()));
+        let setup = artifacts::attack_setup(&artifacts::hypervisor()?, directory)?;
+        attack::bench(&Setup { cpu: CPU.into(), ..setup }, column)
+    };
+    let (plain, events, npf) = (run(Column::Plain)?, run(Column::Events)?, run(Column::Npf)?);
+    let find = |way: &[Figure], name: &str| {
+        let found = way.iter().find(|figure| figure.name == name).cloned();
+        found.ok_or_else(|| format!("the guest told nothing of {name}"))
     };
     // Going to user mode and back once is no part of the loop.
-    let around = events.get("empty").map_or(0.0, |empty| empty.exits);
-    let syscall = events.get("syscall").ok_or("the guest told nothing of syscall")?;
-    figures.add("exits_per_null_syscall", (syscall.exits - around) / syscall.iterations);
-    figures.add("exits_per_user_interrupt", per(&events, "user_interrupt", |l| l.exits)?);
-    let instructions = |l: &Loop| l.instructions;
-    figures.add("instructions_per_syscall_round_trip", per(&events, "syscall", instructions)?);
-    figures.add("instructions_per_syscall_round_trip_npf", per(&npf, "syscall", instructions)?);
-    figures.add("instructions_per_syscall_round_trip_plain", per(&plain, "syscall", instructions)?);
-    for name in events.keys().filter(|name| !matches!(name.as_str(), "empty" | "syscall")) {
-        figures.add(format!("instructions_per_{name}"), per(&events, name, instructions)?);
-        if npf.contains_key(name) {
-            figures.add(format!("instructions_per_{name}_npf"), per(&npf, name, instructions)?);
+    let around = find(&events, "empty")?.exits;
+    let syscall = find(&events, "syscall")?;
+    let exits = syscall.exits.saturating_sub(around) as f64;
+    figures.add("exits_per_null_syscall", exits / syscall.iterations as f64);
+    let interrupt = find(&events, "user-interrupt")?.exits_per_round();
+    figures.add("exits_per_user_interrupt", interrupt);
+    for (end, way) in [("", &events), ("_npf", &npf), ("_plain", &plain)] {
+        for figure in way {
+            let name = match figure.name.as_str() {
+                "empty" => continue,
+                "syscall" => "syscall_round_trip".into(),
+                other => other.replace('-', "_"),
+            };
+            let value = figure.instructions_per_round();
+            figures.add(format!("instructions_per_{name}{end}"), value);
         }
     }
     Ok(())
-}
-
-fn freestanding(way: &str, directory: &Path) -> Result<BTreeMap<String, Loop>> {
-    let kernel = artifacts::bare_metal("attack-guest")?;
-    let directory = directory.join(format!("bench-{way}"));
-    std::fs::create_dir_all(&directory)?;
-    let mut menu = Menu {
-        secvisor: None,
-        kernel: Some(kernel.clone()),
-        append: "run=bench".into(),
-        initrd: None,
-        approvals: None,
-    };
-    if way != "plain" {
-        menu.secvisor = Some((artifacts::hypervisor()?, format!("entry-guard={way}")));
-        menu.approvals = Some(artifacts::approve(&kernel)?.list);
-    }
-    let mut machine = Machine::new(Boot::Iso(menu.write(&directory)?));
-    machine.cpu = "qemu64,+svm,+npt".into();
-    machine.icount = true;
-    let progress = Progress::new(&format!("counting instructions ({way})"));
-    let mut running = machine.start(&directory, DEADLINE)?;
-    running.wait_done()?;
-    drop(progress);
-    Ok(loops(&running.console.text()))
 }
 
 /// Linux: times as ratios of medians in one run, and the memory that is missing.
@@ -207,14 +165,6 @@ fn usable(console: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loops_are_read_back() {
-        let text = "bench: int iterations=10 instructions=5000 exits=20\nbench: x broke off\n";
-        let found = loops(text);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found["int"], Loop { iterations: 10.0, instructions: 5000.0, exits: 20.0 });
-    }
 
     #[test]
     fn usable_memory_is_summed() {

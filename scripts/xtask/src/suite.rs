@@ -1,5 +1,6 @@
 //! scripts/test: every test by name, two at a time, summed up in the last line.
 
+mod attack;
 mod boot;
 mod host;
 mod linux;
@@ -113,6 +114,7 @@ pub fn test(options: &Options) -> Result<bool> {
     };
     let mut host: Vec<Test> = host::tests();
     let mut guests: Vec<Test> = boot::tests();
+    guests.extend(attack::tests());
     guests.extend(linux::tests());
     if options.list {
         host.iter().chain(&guests).for_each(|test| println!("{}", test.name));

@@ -1,0 +1,98 @@
+//! The freestanding guest: its attacks, its honest programs, its questions, on two emulators.
+
+use harness::attack::{self, Column, Group, Row, Setup, rows};
+use harness::{Result, bochs};
+
+use super::{Context, Outcome, Test};
+use crate::artifacts;
+
+/// All of them.
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for column in Column::ALL {
+        let name = column.name();
+        for (group, what) in [
+            (Group::Ordinary, "ordinary"),
+            (Group::Processors, "processors"),
+            (Group::Alone, "alone"),
+        ] {
+            let name = format!("attack/{what}-{name}");
+            let test = name.clone();
+            tests.push(Test::with_outcome(test, move |context| {
+                let rows: Vec<_> = rows().iter().filter(|row| row.group == group).collect();
+                judged(context, &name, column, &rows)
+            }));
+        }
+        let test = format!("attack/checks-{name}");
+        tests.push(Test::new(test.clone(), move |context| {
+            match attack::checks(&setup(context, &test)?, column)?.as_slice() {
+                [] => Ok(()),
+                wrong => Err(wrong.join("; ").into()),
+            }
+        }));
+        if column != Column::Plain {
+            let test = format!("attack/honest-{name}");
+            tests.push(Test::new(test.clone(), move |context| {
+                let setup = setup(context, &test)?;
+                same(&attack::honest(&setup, Column::Plain)?, &attack::honest(&setup, column)?)
+            }));
+        }
+    }
+    tests.push(Test::with_outcome("bochs/honest", |context| {
+        on_bochs(context, "bochs/honest", |setup| {
+            let plain = attack::honest_on_bochs(setup, Column::Plain)?;
+            same(&plain, &attack::honest_on_bochs(setup, Column::Events)?)?;
+            Ok(Outcome::Passed)
+        })
+    }));
+    tests.push(Test::with_outcome("bochs/attacks", |context| {
+        on_bochs(context, "bochs/attacks", |setup| {
+            let (through, tried) = attack::attacks_on_bochs(setup, Column::Events)?;
+            let stopped = tried.len().saturating_sub(through.len());
+            if tried.is_empty() {
+                return Err("no attack was tried".into());
+            }
+            Ok(Outcome::Counted(u32::try_from(stopped)?, through))
+        })
+    }));
+    tests
+}
+
+fn setup(context: &Context, name: &str) -> Result<Setup> {
+    artifacts::attack_setup(context.hypervisor()?, &context.directory(name)?)
+}
+
+fn same(one: &[String], other: &[String]) -> Result<()> {
+    match attack::first_difference(one, other) {
+        Some(difference) => Err(difference.into()),
+        None => Ok(()),
+    }
+}
+
+/// Each row counts as a test of its own.
+fn judged(context: &Context, name: &str, column: Column, rows: &[&'static Row]) -> Result<Outcome> {
+    let verdicts = attack::judge(&setup(context, name)?, column, rows)?;
+    let (held, wrong): (Vec<_>, Vec<_>) =
+        verdicts.iter().partition(|verdict| verdict.as_expected());
+    let told = wrong.iter().map(|verdict| {
+        let wanted = verdict.row.expected(column);
+        format!(
+            "{}: {:?}, wanted {wanted:?}; {:?}",
+            verdict.row.name, verdict.outcome, verdict.records
+        )
+    });
+    let missing = rows.len().saturating_sub(verdicts.len());
+    let told = told.chain((0..missing).map(|_| "a row was not judged".into())).collect();
+    Ok(Outcome::Counted(u32::try_from(held.len())?, told))
+}
+
+fn on_bochs(
+    context: &Context,
+    name: &str,
+    body: impl FnOnce(&Setup) -> Result<Outcome>,
+) -> Result<Outcome> {
+    if !bochs::available() {
+        return Ok(Outcome::Skipped("Bochs is not installed".into()));
+    }
+    body(&setup(context, name)?)
+}
