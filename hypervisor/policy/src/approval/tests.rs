@@ -107,6 +107,10 @@ fn headers_are_checked() {
         ("more kernel ranges than supported: 0x11", |b| b[20] = 17),
         ("not hold exactly the kernel ranges: 0x10", |b| b[20] = 16),
         ("not hold exactly the kernel ranges: 0x1", |b| b[20] = 1),
+        ("not hold exactly the kernel ranges: 0x2", |b| {
+            b.push(0);
+            b[12] += 1;
+        }),
         ("cannot verify, counts: 0x1", |b| b[24] = 1),
         ("cannot verify, counts: 0xff000000", |b| b[31] = 0xFF),
         ("cannot verify, counts: 0x100", |b| b[33] = 1),
