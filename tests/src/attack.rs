@@ -249,20 +249,31 @@ pub fn bench(setup: &Setup, column: Column) -> Result<Vec<Figure>> {
     lines_of(&console, "bench").iter().map(figure).collect()
 }
 
-/// The ordinary attacks on Bochs: names of those that got through by the guest's own witness, and
-/// of all that were tried. Bochs gives no look at its memory, so this is weaker than [`judge`].
+/// What Bochs cannot run even where nothing forbids it: it stops at code in device memory.
+const NOT_ON_BOCHS: [&str; 1] = ["exec-device"];
+
+/// The ordinary attacks on Bochs: those that were not stopped, with the reason, and all that were
+/// tried. Bochs gives no look at its memory while it runs, so the guest's own witness counts here,
+/// beside SecVisor's records: this is weaker than [`judge`].
 ///
 /// # Errors
 /// If the guest does not run to its end.
 pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
-    let ended = on_bochs(setup, column, "attacks")?;
+    let ordinary: Vec<&Row> = rows()
+        .iter()
+        .filter(|row| row.group == Group::Ordinary && !NOT_ON_BOCHS.contains(&row.name))
+        .collect();
+    let names: Vec<&str> = ordinary.iter().map(|row| row.name).collect();
+    let ended = on_bochs(setup, column, &names.join(","))?;
+    let records = crate::record::Record::all(&ended.log);
     let (mut through, mut tried) = (Vec::new(), Vec::new());
-    for line in lines_of(&ended.console, "attack") {
-        let mut words = line.split(' ');
-        let (Some(name), Some("done")) = (words.next(), words.next()) else { continue };
-        tried.push(name.to_owned());
-        if crate::record::field(&line, "effect") == Some("yes") {
-            through.push(name.to_owned());
+    for row in ordinary {
+        let Some((attempt, effect)) = session::told(&ended.console, row) else { continue };
+        tried.push(row.name.to_owned());
+        if effect {
+            through.push(row.name.to_owned());
+        } else if column != Column::Plain && !session::is_recorded(row, &attempt, &records) {
+            through.push(format!("{}: no record", row.name));
         }
     }
     Ok((through, tried))
@@ -271,10 +282,11 @@ pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, V
 fn on_bochs(setup: &Setup, column: Column, part: &str) -> Result<bochs::Ended> {
     let iso = image::write(setup, column, &format!("run={part}"))?;
     let machine = bochs::Machine { iso, megabytes: 256 };
-    let ended = machine.run(&setup.place(column, &format!("bochs-{part}")), BOCHS_DEADLINE)?;
+    let what = if part == "honest" { "bochs-honest" } else { "bochs-attacks" };
+    let ended = machine.run(&setup.place(column, what), BOCHS_DEADLINE)?;
     if !ended.shut_down || !ended.console.contains("guest: done") {
         let last = crate::console::tail(&ended.console);
-        return Err(format!("Bochs, {part}: did not end; last: {last}").into());
+        return Err(format!("Bochs did not end; last: {last}").into());
     }
     Ok(ended)
 }

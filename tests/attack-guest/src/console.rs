@@ -6,6 +6,13 @@ use crate::cpu::{inb, outb};
 
 const PORT: u16 = 0x3F8;
 
+/// Eight bits, no parity, one stop bit, at 115200 baud; no interrupts.
+pub fn start() {
+    for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (4, 3)] {
+        outb(PORT + register, value);
+    }
+}
+
 /// COM1.
 pub struct Console;
 
@@ -17,6 +24,11 @@ impl Write for Console {
         }
         Ok(())
     }
+}
+
+/// Waits until the last byte is out.
+pub fn drain() {
+    while inb(PORT + 5) & 0x40 == 0 {}
 }
 
 /// Waits for a byte.

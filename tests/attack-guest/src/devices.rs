@@ -1,5 +1,6 @@
 //! Timer, interrupt controllers and the ways to end a run.
 
+use crate::console;
 use crate::cpu::{inb, outb};
 use crate::memory::{peek32, poke32};
 
@@ -12,7 +13,20 @@ pub const LAPIC: u64 = 0xFEE0_0000;
 const SPURIOUS: u64 = LAPIC + 0xF0;
 const LINT0: u64 = LAPIC + 0x350;
 const EXTERNAL: u32 = 0x700;
+
+/// The I/O APIC: index, and data at 0x10. The timer is on pin 2.
+pub const IO_APIC: u64 = 0xFEC0_0000;
+const TIMER_ENTRY: u32 = 0x10 + 2 * 2;
+const MASKED: u32 = 0x1_0000;
 const AS_NMI: u32 = 0x400;
+
+/// Sets the I/O APIC's entry for the timer: to the processor with APIC ID 0.
+pub fn route_timer(entry: u32) {
+    for (register, value) in [(TIMER_ENTRY + 1, 0), (TIMER_ENTRY, entry)] {
+        poke32(IO_APIC, register);
+        poke32(IO_APIC + 0x10, value);
+    }
+}
 
 /// About a millisecond of the PIT's clock.
 const MILLISECOND: u16 = 1193;
@@ -34,6 +48,10 @@ pub fn reset() {
     ] {
         outb(port, value);
     }
+    poke32(IO_APIC, TIMER_ENTRY);
+    if peek32(IO_APIC + 0x10) & MASKED == 0 {
+        route_timer(MASKED);
+    }
     if peek32(LINT0) != EXTERNAL {
         poke32(SPURIOUS, 0x1FF);
         poke32(LINT0, EXTERNAL);
@@ -52,10 +70,11 @@ pub fn arm_timer_with(count: u16) {
     outb(0x40, (count >> 8) as u8);
 }
 
-/// One NMI, a millisecond from now: the local APIC takes the 8259's output as one.
+/// One NMI, a millisecond from now: the I/O APIC makes one of the timer's interrupt.
 pub fn arm_nmi() {
-    poke32(LINT0, AS_NMI);
+    route_timer(AS_NMI);
     arm_timer();
+    outb(0x21, 0xFF);
 }
 
 /// Whether the 8259 has IRQ 0 waiting.
@@ -70,6 +89,7 @@ pub fn end_of_interrupt() {
 
 /// Ends the run, on QEMU and on Bochs.
 pub fn exit(code: u8) -> ! {
+    console::drain();
     outb(0xF4, code);
     for byte in *b"Shutdown" {
         outb(0x8900, byte);

@@ -32,6 +32,7 @@ core::arch::global_asm!(include_str!("user.s"));
 /// The first Rust code, on the guest's own page tables and stack.
 #[unsafe(no_mangle)]
 extern "C" fn main(information: u64) -> ! {
+    console::start();
     tables::reset();
     let options = Options::read(information);
     say!("guest: start secvisor={} e820-hidden={:#x}", cpu::under_secvisor(), options.hidden);

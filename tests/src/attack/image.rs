@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use super::{Column, Setup};
 use crate::Result;
 
-/// Makes the CD; its name follows from the column and the guest's command line.
+/// Makes the CD; named after the column and the guest's command line.
 pub(super) fn write(setup: &Setup, column: Column, line: &str) -> Result<PathBuf> {
-    let base = setup.place(column, &line.replace(['=', ' ', ','], "-"));
+    let short: String = line.chars().take(20).collect();
+    let base = setup.place(column, &short.replace(['=', ' ', ','], "-"));
     let (tree, iso) = (base.with_extension("tree"), base.with_extension("iso"));
     let boot = tree.join("boot");
     fs::create_dir_all(boot.join("grub"))?;

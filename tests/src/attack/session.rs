@@ -55,9 +55,34 @@ struct Session {
 }
 
 /// What the guest said before an attack.
-struct Attempt {
+pub(super) struct Attempt {
     target: u64,
     witness: u64,
+}
+
+impl Attempt {
+    fn find(console: &str, row: &Row) -> Option<Self> {
+        let line = line_of(console, row, "attempt")?;
+        let value = |name| field(line, name).and_then(number);
+        Some(Self { target: value("target")?, witness: value("witness")? })
+    }
+}
+
+/// The guest's line about a row that begins with this word.
+fn line_of<'a>(console: &'a str, row: &Row, word: &str) -> Option<&'a str> {
+    let start = format!("attack: {} {word} ", row.name);
+    console.lines().find(|line| line.starts_with(&start))
+}
+
+/// A row that the guest ran unwatched: what it aimed at, and whether it saw an effect.
+pub(super) fn told(console: &str, row: &Row) -> Option<(Attempt, bool)> {
+    let effect = field(line_of(console, row, "done")?, "effect")? == "yes";
+    Some((Attempt::find(console, row)?, effect))
+}
+
+/// Whether one of the records is of this attack.
+pub(super) fn is_recorded(row: &Row, attempt: &Attempt, records: &[Record]) -> bool {
+    row.trace == Trace::Nothing || records.iter().any(|record| matches(row, attempt, record))
 }
 
 impl Session {
@@ -123,11 +148,8 @@ impl Session {
     /// Waits until the guest is about to attack, and reads where its success would show.
     fn attempt(&mut self, row: &Row) -> Result<Attempt> {
         self.reach(row, "pause before")?;
-        let console = self.running.console.text();
-        let start = format!("attack: {} attempt ", row.name);
-        let line = console.lines().find(|line| line.starts_with(&start)).ok_or("no attempt")?;
-        let value = |name| field(line, name).and_then(number).ok_or("an attempt without addresses");
-        Ok(Attempt { target: value("target")?, witness: value("witness")? })
+        Ok(Attempt::find(&self.running.console.text(), row)
+            .ok_or("an attempt without addresses")?)
     }
 
     fn reach(&mut self, row: &Row, what: &str) -> Result<()> {

@@ -26,8 +26,10 @@ fn aimed_gate(vector: u64, selector: u64, start: u64) -> Plan {
     Plan::user(user_payload(), start)
 }
 
-/// User mode stores `value` at `address`, then goes on in the program at `start`.
+/// User mode stores `value` at `address`, then goes on in the program at `start`. Nothing of the
+/// old translation is cached by then: an attacker evicts it, the guest just flushes.
 fn user_stores(start: u64, address: u64, value: u64) -> Plan {
+    cpu::write_cr3(symbol!(pml4));
     let frame = Frame { rdi: address, rax: value, ..Frame::user(start) };
     Plan { act: Act::User(frame), ..Plan::user(symbol!(user_payload), 0) }
 }

@@ -5,16 +5,15 @@ use super::{Attack, Plan};
 use crate::cpu::under_secvisor;
 use crate::cpu::{inb, outb, outw};
 use crate::devices;
-use crate::memory::{PAGE, copy, poke32};
+use crate::memory::{PAGE, copy};
 use crate::trap::symbol;
 
 /// The Q35's PM1a control port, and "sleep now, type S3".
 const PM1_CONTROL: u16 = 0x604;
 const SLEEP_S3: u16 = 1 << 13 | 1 << 10;
 
-const IO_APIC: u64 = 0xFEC0_0000;
-/// Redirection of the timer's pin: delivery mode INIT, to the processor with APIC ID 0.
-const TIMER_PIN: u32 = 0x10 + 2 * 2;
+/// An I/O APIC entry: delivery mode INIT.
+const AS_INIT: u32 = 0x500;
 
 extern "C" fn reset_92(_: u64) {
     outb(0x92, inb(0x92) | 1);
@@ -29,10 +28,7 @@ extern "C" fn sleep(_: u64) {
 }
 
 extern "C" fn init_by_io_apic(_: u64) {
-    for (register, value) in [(TIMER_PIN + 1, 0), (TIMER_PIN, 0x500)] {
-        poke32(IO_APIC, register);
-        poke32(IO_APIC + 0x10, value);
-    }
+    devices::route_timer(AS_INIT);
     devices::arm_timer();
     for _ in 0..50_000_000 {
         core::hint::spin_loop();
@@ -44,7 +40,7 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "reset-port-92", plan: |_| call(0x92, reset_92, 0) },
     Attack { name: "reset-keyboard", plan: |_| call(0x64, reset_keyboard, 0) },
     Attack { name: "sleep-s3", plan: |_| call(PM1_CONTROL.into(), sleep, 0) },
-    Attack { name: "init-io-apic", plan: |_| call(IO_APIC, init_by_io_apic, 0) },
+    Attack { name: "init-io-apic", plan: |_| call(devices::IO_APIC, init_by_io_apic, 0) },
     Attack {
         name: "hidden-cr3",
         plan: |options| {

@@ -22,11 +22,16 @@ pub fn mark() {
     poke(symbol!(witness), MARKER);
 }
 
-/// A base address in ordinary RAM: wrong for each of these registers, and aligned for each.
+/// A base address in ordinary RAM: wrong for each of these registers, and aligned.
 const WRONG: u64 = 0x300_0000;
 
 extern "C" fn write_msr(msr: u64) {
-    wrmsr(msr as u32, WRONG);
+    let value = match msr {
+        0x250 => 0x0606_0606_0606_0606, // write-back where firmware says uncached
+        0x2FF => 0xC06,
+        _ => WRONG,
+    };
+    wrmsr(msr as u32, value);
     mark();
 }
 
