@@ -17,6 +17,8 @@
 
 pub mod acpi;
 mod bytes;
+#[cfg(target_os = "none")]
+pub mod entry;
 pub mod error;
 pub mod information;
 pub mod kernel;

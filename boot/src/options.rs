@@ -1,18 +1,9 @@
 //! SecVisor's own command line.
 
+use policy::fault::EntryGuard;
 use policy::violation::Action;
 
 use crate::error::BootError;
-
-/// How kernel entry points are kept inside approved code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum EntryGuard {
-    /// `events`: nothing is delivered through guest tables while the user view is loaded.
-    #[default]
-    Events,
-    /// `npf`: the paper's way, for comparison and measurement only.
-    Npf,
-}
 
 /// Where SecVisor writes its log. The port is then denied to the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

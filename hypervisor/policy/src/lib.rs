@@ -26,6 +26,7 @@ pub mod msr;
 pub mod nested;
 pub mod port;
 pub mod violation;
+pub mod walk;
 
 /// Size of a page and of a frame, in bytes.
 pub const PAGE_SIZE: u64 = 4096;

@@ -1,0 +1,129 @@
+//! Walks of the guest's own page tables, which are hostile and may change under the walk.
+//!
+//! A result tells what the tables said, never what is allowed: frame classes decide that.
+//! (AMD64 APM vol. 2, 5.3)
+
+use crate::address::{Gpa, Gva};
+
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+const PAGING: u64 = 1 << 31;
+const LONG_MODE_ACTIVE: u64 = 1 << 10;
+const LA57: u64 = 1 << 12;
+
+/// How the guest translates addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paging {
+    /// Not at all: a virtual address is a physical one.
+    Off,
+    /// Four levels, 48 bits.
+    FourLevels,
+    /// Five levels, 57 bits.
+    FiveLevels,
+    /// The formats of 32-bit kernels, which are not walked yet.
+    Legacy,
+}
+
+impl Paging {
+    /// As the control registers say.
+    #[inline(always)]
+    pub const fn of(cr0: u64, cr4: u64, efer: u64) -> Self {
+        if cr0 & PAGING == 0 {
+            Self::Off
+        } else if efer & LONG_MODE_ACTIVE == 0 {
+            Self::Legacy
+        } else if cr4 & LA57 != 0 {
+            Self::FiveLevels
+        } else {
+            Self::FourLevels
+        }
+    }
+
+    /// Where `gva` lies. `read` gives the 8 bytes at a guest-physical address that is a multiple
+    /// of 8, or `None` where the guest has no memory.
+    #[inline(always)]
+    pub fn translate(self, cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+        match self {
+            Self::Off => Some(Gpa(gva.0)),
+            Self::FourLevels => walk::<39>(cr3, gva, read),
+            Self::FiveLevels => walk::<48>(cr3, gva, read),
+            Self::Legacy => None,
+        }
+    }
+}
+
+/// Walks from the level that `TOP` is the lowest translated bit of.
+#[inline(always)]
+fn walk<const TOP: u32>(cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+    let mut entry = cr3;
+    let mut shift = TOP;
+    loop {
+        let index = (gva.0 >> shift) & 0x1FF;
+        entry = read(Gpa(entry & ADDRESS | index << 3))?;
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if shift == 12 || (shift <= 30 && entry & LARGE != 0) {
+            let offset = (1u64 << shift).wrapping_sub(1);
+            return Some(Gpa(entry & ADDRESS & !offset | gva.0 & offset));
+        }
+        shift = shift.saturating_sub(9);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const LONG: (u64, u64, u64) = (PAGING | 1, 1 << 5, LONG_MODE_ACTIVE);
+
+    #[test]
+    fn the_mode_follows_from_the_control_registers() {
+        assert_eq!(Paging::of(1, 0, 0), Paging::Off);
+        assert_eq!(Paging::of(LONG.0, LONG.1, LONG.2), Paging::FourLevels);
+        assert_eq!(Paging::of(LONG.0, LONG.1 | LA57, LONG.2), Paging::FiveLevels);
+        assert_eq!(Paging::of(LONG.0, LONG.1, 0), Paging::Legacy);
+        assert_eq!(Paging::Off.translate(0, Gva(0x1234), |_| None), Some(Gpa(0x1234)));
+        assert_eq!(Paging::Legacy.translate(0, Gva(0x1234), |_| None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn mappings_are_found_at_every_leaf_size(
+            gva in 0u64..1 << 47, frame in 0u64..1 << 36, level in 0u32..3, five: bool, junk: u64
+        ) {
+            let (paging, mut shift) = if five { (Paging::FiveLevels, 48) } else { (Paging::FourLevels, 39) };
+            let leaf = 12 + 9 * level;
+            let size = 1u64 << leaf;
+            let target = (frame << 12) & !(size - 1) & ADDRESS;
+            let flags = junk & 0xFFF0_0000_0000_0F7E;
+            let mut memory = HashMap::new();
+            let mut table = 0x1000u64;
+            loop {
+                let at = table | (gva >> shift & 0x1FF) << 3;
+                if shift == leaf {
+                    let large = if level > 0 { LARGE } else { 0 };
+                    memory.insert(at, target | flags | large | PRESENT);
+                    break;
+                }
+                table += 0x1000;
+                memory.insert(at, table | flags | PRESENT);
+                shift -= 9;
+            }
+            let read = |gpa: Gpa| memory.get(&gpa.0).copied();
+            prop_assert_eq!(paging.translate(0x1018, Gva(gva), read), Some(Gpa(target | gva & (size - 1))));
+            prop_assert_eq!(paging.translate(0x9000, Gva(gva), read), None);
+        }
+
+        #[test]
+        fn hostile_tables_end_the_walk(cr3: u64, gva: u64, entry: u64) {
+            let _ = Paging::FiveLevels.translate(cr3, Gva(gva), |gpa| {
+                assert!(gpa.0 % 8 == 0 && gpa.0 < 1 << 52);
+                Some(entry)
+            });
+        }
+    }
+}

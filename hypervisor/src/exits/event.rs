@@ -1,0 +1,180 @@
+//! Events in the user view: exceptions and software interrupts are sent on through the kernel
+//! view, segment loads are stepped with the guest's real descriptor tables.
+
+use policy::address::Gva;
+use policy::fault::EntryGuard;
+use policy::frame::View;
+
+use super::{INVALID_OPCODE, Resume};
+use crate::fast::perform_system_call;
+use crate::instruction::Instruction;
+use crate::machine::Refusal;
+use crate::svm::cpu;
+use crate::svm::vmcb::{Event, SEGMENT_LONG};
+use crate::vcpu::{Step, Vcpu};
+
+const DEBUG: u8 = 1;
+const BREAKPOINT: u8 = 3;
+const OVERFLOW: u8 = 4;
+const INVALID_TSS: u8 = 10;
+const GENERAL_PROTECTION: u8 = 13;
+const PAGE_FAULT: u8 = 14;
+const EFER_SCE: u64 = 1;
+const TRAP_FLAG: u64 = 1 << 8;
+const RESUME_FLAG: u64 = 1 << 16;
+/// DR6: a single step; breakpoints 0 to 3.
+const SINGLE_STEP: u64 = 1 << 14;
+const BREAKPOINTS: u64 = 0xF;
+
+/// Delivers an exception to the guest in the kernel view, as a fault at its instruction.
+pub fn deliver_fault(vcpu: &mut Vcpu, event: Event) {
+    vcpu.vmcb.save.rflags |= RESUME_FLAG;
+    vcpu.inject(event);
+}
+
+/// An exception that the user view intercepted.
+pub fn exception(
+    vcpu: &mut Vcpu,
+    vector: u8,
+    error_code: u32,
+    address: u64,
+    step: Option<Step>,
+) -> Result<Resume, Refusal> {
+    let rip = vcpu.vmcb.save.rip;
+    match vector {
+        INVALID_OPCODE => {
+            let instruction = Instruction::fetch(vcpu);
+            if vcpu.efer() & EFER_SCE != 0 && instruction.is(&[0x0F, 0x05]) {
+                return Ok(system_call(vcpu, instruction.length(2)));
+            }
+        }
+        // A descriptor could not be loaded: perhaps only because the tables are hidden. A second
+        // fault at the same place, with the real ones, is genuine.
+        GENERAL_PROTECTION | INVALID_TSS
+            if error_code != 0
+                && vcpu.view() == View::User
+                && step.is_none_or(|step| step.rip != rip) =>
+        {
+            let instruction = Instruction::fetch(vcpu);
+            begin_step(vcpu, instruction.is(&[0xCF]));
+            return Ok(Resume::Here);
+        }
+        PAGE_FAULT => {
+            vcpu.vmcb.save.cr2 = address;
+            cpu::write_cr2(address);
+        }
+        BREAKPOINT | OVERFLOW => return Ok(trap(vcpu, Event::exception(vector, 0), 1)),
+        DEBUG => {
+            vcpu.inject(Event::exception(DEBUG, 0));
+            return Ok(Resume::Here);
+        }
+        _ => {}
+    }
+    Ok(Resume::Fault(Event::exception(vector, error_code)))
+}
+
+/// SYSCALL that the fast path left: single-stepped, with prefixes, or from compatibility mode.
+fn system_call(vcpu: &mut Vcpu, length: u64) -> Resume {
+    let next = vcpu.vmcb.save.rip.wrapping_add(length);
+    let long = vcpu.vmcb.save.cs.attributes & SEGMENT_LONG != 0;
+    let next = if long { next } else { next & 0xFFFF_FFFF };
+    if !perform_system_call(vcpu, next, long) {
+        return Resume::Fault(Event::exception(INVALID_OPCODE, 0));
+    }
+    // The trap flag counts as SYSCALL left it.
+    if vcpu.vmcb.save.rflags & TRAP_FLAG != 0 {
+        vcpu.vmcb.save.dr6 |= SINGLE_STEP;
+        vcpu.inject(Event::exception(DEBUG, 0));
+    }
+    Resume::Here
+}
+
+/// An event that is reported behind its instruction of `length` bytes. Processors that save the
+/// next RIP push that one and want RIP left where it is (APM vol. 2, 15.20).
+fn trap(vcpu: &mut Vcpu, event: Event, length: u64) -> Resume {
+    if vcpu.vmcb.control.next_rip == 0 {
+        vcpu.vmcb.advance(length);
+    }
+    vcpu.inject(event);
+    Resume::Here
+}
+
+/// INT n; some processors report INT3 and INTO here too, and none of them says which.
+pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
+    let instruction = Instruction::fetch(vcpu);
+    match (instruction.byte(0), instruction.byte(1)) {
+        (Some(0xCC), _) => trap(vcpu, Event::exception(BREAKPOINT, 0), instruction.length(1)),
+        (Some(0xCE), _) => trap(vcpu, Event::exception(OVERFLOW, 0), instruction.length(1)),
+        (Some(0xCD), Some(vector)) => {
+            // Without a saved next RIP a refused gate would leave RIP behind the instruction.
+            if vcpu.vmcb.control.next_rip == 0 && gate_refuses(vcpu, vector) {
+                let error_code = u32::from(vector) << 3 | 2;
+                return Resume::Fault(Event::exception(GENERAL_PROTECTION, error_code));
+            }
+            trap(vcpu, Event::software(vector), instruction.length(2))
+        }
+        // The bytes changed under us: the guest raced itself.
+        _ => Resume::Fault(Event::exception(GENERAL_PROTECTION, 0)),
+    }
+}
+
+/// Whether the gate of `vector` has a lower privilege level than the guest now has.
+fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
+    let save = &vcpu.vmcb.save;
+    let size = if vcpu.efer() & 1 << 10 != 0 { 16 } else { 8 };
+    let offset = u64::from(vector) * size;
+    let gate = save.idtr.base.wrapping_add(offset);
+    if offset + size - 1 > u64::from(save.idtr.limit) {
+        return true;
+    }
+    let low = vcpu.translate(Gva(gate & !7)).and_then(|gpa| vcpu.guest().read(gpa));
+    low.is_some_and(|low| (low >> 45 & 3) < u64::from(save.cpl))
+}
+
+/// INT1: #DB, reported behind the instruction, whatever the processor saves.
+pub fn ice_breakpoint(vcpu: &mut Vcpu) -> Resume {
+    vcpu.vmcb.advance(1);
+    vcpu.inject(Event::exception(DEBUG, 0));
+    Resume::Here
+}
+
+/// Lets one instruction run with the real descriptor tables; #DB ends it before another can.
+fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
+    debug_assert!(vcpu.machine.options.entry_guard == EntryGuard::Events);
+    let save = &mut vcpu.vmcb.save;
+    let step =
+        Step { rip: save.rip, trap_flag: save.rflags & TRAP_FLAG, dr6: save.dr6, pops_flags };
+    save.rflags |= TRAP_FLAG;
+    vcpu.open_step(step);
+}
+
+/// The step did not come to its end: the guest gets its own trap flag back.
+pub fn abandon_step(vcpu: &mut Vcpu, step: Step) {
+    let save = &mut vcpu.vmcb.save;
+    save.rflags = save.rflags & !TRAP_FLAG | step.trap_flag;
+}
+
+/// The stepped instruction is done. If it went through a gate, the kernel view comes before
+/// anything else; if the guest itself was stepping, it gets its #DB.
+pub fn finish_step(vcpu: &mut Vcpu, step: Step) -> Resume {
+    if vcpu.vmcb.save.cpl < 3 {
+        vcpu.enter_kernel_view();
+    }
+    if !step.pops_flags {
+        abandon_step(vcpu, step);
+    }
+    let save = &mut vcpu.vmcb.save;
+    let hit = save.dr6 & BREAKPOINTS & enabled_breakpoints(save.dr7);
+    let stepped = if step.trap_flag != 0 { SINGLE_STEP } else { 0 };
+    save.dr6 = step.dr6;
+    if hit | stepped != 0 {
+        save.dr6 |= hit | stepped;
+        vcpu.inject(Event::exception(DEBUG, 0));
+    }
+    Resume::Here
+}
+
+/// Breakpoints that DR7 enables, locally or globally, as bits of DR6.
+fn enabled_breakpoints(dr7: u64) -> u64 {
+    (0..4).filter(|index| dr7 >> (index * 2) & 3 != 0).fold(0, |bits, index| bits | 1 << index)
+}

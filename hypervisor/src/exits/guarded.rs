@@ -1,0 +1,51 @@
+//! Writes to the pages of the local APIC and the I/O APICs, by the rules of [`policy::apic`].
+#![allow(unsafe_code, reason = "performs the device writes that the policy lets through")]
+
+use policy::PAGE_SIZE;
+use policy::address::Gpa;
+use policy::apic;
+use policy::violation::Kind;
+
+use super::Resume;
+use crate::instruction::Instruction;
+use crate::machine::Refusal;
+use crate::memory::DeviceRegister;
+use crate::vcpu::Vcpu;
+
+/// I/O APIC: index and data of its registers, and the EOI register of newer ones.
+const INDEX: u64 = 0;
+const DATA: u64 = 0x10;
+const EOI: u64 = 0x40;
+
+/// A write to a guarded page. The address is the processor's word; the decoded instruction only
+/// says which value it stores.
+pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
+    let instruction = Instruction::fetch(vcpu);
+    let refused = Err(Refusal::at(Kind::Write, gpa));
+    let Some((value, length)) = instruction.stored_value(vcpu) else { return refused };
+    let (page, offset) = (gpa.0 & !(PAGE_SIZE - 1), gpa.0 % PAGE_SIZE);
+    // SAFETY: guarded frames are the registers of the interrupt controllers and nothing else.
+    let register = |offset: u64| unsafe { DeviceRegister::new(page + offset) };
+    let acpi = &vcpu.machine.acpi;
+    let allowed = if acpi.local_apic == Some(page) {
+        // Registers lie 16 bytes apart.
+        offset.is_multiple_of(16) && apic::local_write_allowed(offset, value.into())
+    } else if acpi.io_apics.iter().any(|&address| address == gpa.0 - offset % 0x100) {
+        match offset % 0x100 {
+            INDEX | EOI => true,
+            DATA => {
+                let index = register(offset - DATA + INDEX).read();
+                apic::io_write_allowed(index as u8, value)
+            }
+            _ => false,
+        }
+    } else {
+        return refused;
+    };
+    if !allowed {
+        return Err(Refusal { kind: Kind::Init, gpa: Some(gpa), info: value.into() });
+    }
+    register(offset).write(value);
+    vcpu.vmcb.control.next_rip = 0;
+    Ok(Resume::Past(length))
+}

@@ -1,0 +1,79 @@
+//! The two hypercalls. Arguments are hostile: the descriptor is copied once, and the copy judged.
+
+use core::sync::atomic::Ordering;
+
+use policy::address::{Gpa, Gva};
+use policy::hypercall::{
+    APPROVE_CODE, Error, Operation, SET_KERNEL_MODE, UNIT_BYTES, Unit, UnitKind,
+};
+use policy::violation::Kind;
+
+use super::{INVALID_OPCODE, Resume};
+use crate::machine::Refusal;
+use crate::svm::vmcb::Event;
+use crate::vcpu::Vcpu;
+
+/// Length of VMMCALL, in bytes.
+const LENGTH: u64 = 3;
+
+/// VMMCALL: #UD but for the kernel.
+pub fn handle(vcpu: &mut Vcpu) -> Resume {
+    if vcpu.vmcb.save.cpl != 0 {
+        return Resume::Fault(Event::exception(INVALID_OPCODE, 0));
+    }
+    let result = match u32::try_from(vcpu.vmcb.save.rax) {
+        Ok(APPROVE_CODE) => approve_code(vcpu),
+        Ok(SET_KERNEL_MODE) => set_kernel_mode(vcpu),
+        _ => Err(Error::NoSystemCall),
+    };
+    vcpu.vmcb.save.rax = result.map_or_else(Error::rax, |()| 0);
+    Resume::Past(LENGTH)
+}
+
+fn set_kernel_mode(vcpu: &mut Vcpu) -> Result<(), Error> {
+    if vcpu.machine.locked.swap(true, Ordering::Relaxed) {
+        return Err(Error::Busy);
+    }
+    log::info!("secvisor: the kernel-mode environment is complete");
+    Ok(())
+}
+
+fn approve_code(vcpu: &mut Vcpu) -> Result<(), Error> {
+    let operation = Operation::from_rbx(vcpu.registers.rbx)?;
+    let unit = read_unit(vcpu)?;
+    match (operation, unit.kind) {
+        (Operation::Release, UnitKind::KernelInit) => {
+            let machine = vcpu.machine;
+            if machine.release_init(vcpu, unit.init.base, unit.init.size) {
+                log::info!("secvisor: kernel init text released");
+                Ok(())
+            } else {
+                Err(Error::NoEntry)
+            }
+        }
+        // No module was ever approved.
+        (Operation::Release, UnitKind::ModuleCore | UnitKind::ModuleInit) => Err(Error::NoEntry),
+        (Operation::Approve, kind) => {
+            let region = if kind == UnitKind::ModuleCore { unit.core } else { unit.init };
+            let gpa = vcpu.translate(Gva(region.base));
+            let refusal = Refusal { kind: Kind::Hypercall, gpa, info: region.base };
+            vcpu.machine.record(vcpu, refusal);
+            Err(Error::NotPermitted)
+        }
+    }
+}
+
+/// Copies the descriptor out of the guest's memory, word by word, and parses the copy.
+fn read_unit(vcpu: &Vcpu) -> Result<Unit, Error> {
+    let address = vcpu.registers.rcx;
+    if vcpu.registers.rdx != UNIT_BYTES as u64 || !address.is_multiple_of(8) {
+        return Err(Error::Invalid);
+    }
+    let mut bytes = [0; UNIT_BYTES];
+    for (index, slot) in bytes.chunks_exact_mut(8).enumerate() {
+        let gva = Gva(address.wrapping_add(index as u64 * 8));
+        let word = vcpu.translate(gva).and_then(|gpa: Gpa| vcpu.guest().read(gpa));
+        slot.copy_from_slice(&word.ok_or(Error::Fault)?.to_le_bytes());
+    }
+    Unit::parse(&bytes)
+}

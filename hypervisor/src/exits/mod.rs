@@ -1,0 +1,189 @@
+//! The exits that the fast path leaves: one `match`, one place where their outcome is applied.
+#![allow(unsafe_code, reason = "called by the world switch with the address of its vCPU")]
+
+mod cpuid;
+mod event;
+mod guarded;
+mod hypercall;
+mod msr;
+mod port;
+
+use policy::address::Gpa;
+use policy::fault::{Fault, Verdict, judge};
+use policy::frame::View;
+use policy::violation::{Action, Kind};
+
+use crate::machine::Refusal;
+use crate::svm::cpu;
+use crate::svm::exit::Exit;
+use crate::svm::vmcb::Event;
+use crate::vcpu::Vcpu;
+
+/// How the guest goes on.
+pub enum Resume {
+    /// As it stands.
+    Here,
+    /// Behind the instruction of this many bytes.
+    Past(u64),
+    /// With this exception at the instruction.
+    Fault(Event),
+}
+
+/// #GP(0).
+const GENERAL_PROTECTION: (u8, u32) = (13, 0);
+const INVALID_OPCODE: u8 = 6;
+const DOUBLE_FAULT: u8 = 8;
+/// #SX: INIT, redirected by VM_CR.R_INIT.
+const SECURITY: u8 = 30;
+const CODE_FETCH: u64 = 1 << 4;
+const WRITE: u64 = 1 << 1;
+/// The fault came in the guest's own page-table walk.
+const TABLE_WALK: u64 = 1 << 33;
+
+/// Handles an exit.
+///
+/// # Safety
+/// For the world switch only: `vcpu` is its vCPU, and nobody else refers to it.
+pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
+    // SAFETY: by the caller's promise.
+    let vcpu = unsafe { &mut *vcpu };
+    let exit = Exit::decode(&vcpu.vmcb);
+    // Whatever an exit interrupted is delivered after it, and never lost.
+    let interrupted = Event::interrupted(vcpu.vmcb.control.exit_interrupt_info);
+    match handle(vcpu, exit) {
+        Ok(Resume::Here) => reinject(vcpu, interrupted),
+        Ok(Resume::Past(length)) => vcpu.vmcb.advance(length),
+        Ok(Resume::Fault(event)) => event::deliver_fault(vcpu, event),
+        Err(refusal) => refuse(vcpu, refusal, interrupted),
+    }
+    // An injected event goes through the guest's gates: in the kernel view, or not at all.
+    let injects = vcpu.vmcb.control.event_injection != 0;
+    assert!(!injects || vcpu.view() == View::Kernel, "event injected in the user view");
+    vcpu.discharge_flush();
+}
+
+fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
+    let step = vcpu.close_step();
+    if let Some(step) = step {
+        if let Exit::Exception { vector: 1, .. } = exit {
+            return Ok(event::finish_step(vcpu, step));
+        }
+        event::abandon_step(vcpu, step);
+    }
+    match exit {
+        Exit::NestedPageFault { info, gpa } => nested_page_fault(vcpu, info, Gpa(gpa)),
+        Exit::Exception { vector: SECURITY, .. } => {
+            vcpu.machine.record(vcpu, Refusal::of(Kind::Init, 0));
+            Ok(Resume::Here)
+        }
+        Exit::Exception { vector, error_code, address } => {
+            event::exception(vcpu, vector, error_code, address, step)
+        }
+        Exit::PendingInterrupt => {
+            vcpu.enter_kernel_view();
+            Ok(Resume::Here)
+        }
+        Exit::SoftwareInterrupt => Ok(event::software_interrupt(vcpu)),
+        Exit::IceBreakpoint => Ok(event::ice_breakpoint(vcpu)),
+        Exit::Flags => Ok(Resume::Here),
+        Exit::Cpuid => Ok(cpuid::handle(vcpu)),
+        Exit::ReadMsr => Ok(msr::read(vcpu)),
+        Exit::WriteMsr => msr::write(vcpu),
+        Exit::Port { info, next } => port::handle(vcpu, info, next),
+        Exit::Invd => {
+            cpu::write_back_caches();
+            Ok(Resume::Past(2))
+        }
+        Exit::Hypercall => Ok(hypercall::handle(vcpu)),
+        Exit::Undefined => Ok(Resume::Fault(Event::exception(INVALID_OPCODE, 0))),
+        Exit::TaskSwitch => Err(Refusal::of(Kind::TaskSwitch, 0)),
+        Exit::Init => Err(Refusal::of(Kind::Init, 0)),
+        Exit::Shutdown => Err(Refusal::of(Kind::Shutdown, 0)),
+        Exit::Unknown(code) => Err(Refusal::of(Kind::Unknown, code)),
+    }
+}
+
+fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Refusal> {
+    let fault = Fault {
+        fetch: info & CODE_FETCH != 0,
+        write: info & WRITE != 0,
+        cpl: vcpu.vmcb.save.cpl,
+        view: vcpu.view(),
+        class: vcpu.guest().class(gpa),
+    };
+    match judge(&fault, vcpu.machine.options.entry_guard) {
+        Verdict::Load(View::User) => vcpu.enter_user_view(),
+        Verdict::Load(View::Kernel) => vcpu.enter_kernel_view(),
+        Verdict::Guarded if info & TABLE_WALK == 0 => return guarded::write(vcpu, gpa),
+        Verdict::Guarded => return Err(Refusal::at(Kind::Write, gpa)),
+        Verdict::Retry => {
+            let here = Some((gpa.0, vcpu.vmcb.save.rip));
+            if core::mem::replace(&mut vcpu.retried, here) == here {
+                vcpu.retried = None;
+                return Err(Refusal { kind: Kind::Unknown, gpa: Some(gpa), info });
+            }
+            vcpu.flush_owed = true;
+            return Ok(Resume::Here);
+        }
+        Verdict::Violation(kind) => return Err(Refusal { kind, gpa: Some(gpa), info }),
+    }
+    vcpu.retried = None;
+    Ok(Resume::Here)
+}
+
+fn reinject(vcpu: &mut Vcpu, interrupted: Option<Event>) {
+    if let Some(event) = interrupted
+        && vcpu.vmcb.control.event_injection == 0
+    {
+        vcpu.inject(event);
+    }
+}
+
+/// Records a violation, then does what the owner chose.
+fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
+    let machine = vcpu.machine;
+    machine.record(vcpu, refusal);
+    match (refusal.kind, machine.action()) {
+        (Kind::Unknown | Kind::Init, _) if refusal.gpa.is_none() && refusal.info != u64::MAX => {
+            unresumable(vcpu, refusal)
+        }
+        (_, Action::Halt) => halt(),
+        (Kind::Shutdown, _) => {
+            log::error!("secvisor: the guest shut its processor down; resetting the machine");
+            cpu::reset();
+        }
+        (_, Action::Audit) if machine.allow(vcpu, refusal) => reinject(vcpu, interrupted),
+        _ => match interrupted {
+            // A fault while an exception is delivered is a double fault, and during that a shutdown.
+            Some(event) if event.is_exception() && event.vector() == DOUBLE_FAULT => {
+                machine.record(vcpu, Refusal::of(Kind::Shutdown, 0));
+                cpu::reset();
+            }
+            Some(event) if event.is_exception() => {
+                event::deliver_fault(vcpu, Event::exception(DOUBLE_FAULT, 0));
+            }
+            _ => {
+                let (vector, error_code) = GENERAL_PROTECTION;
+                event::deliver_fault(vcpu, Event::exception(vector, error_code));
+            }
+        },
+    }
+}
+
+/// An exit that nobody knows how to go on from.
+fn unresumable(vcpu: &Vcpu, refusal: Refusal) -> ! {
+    let control = &vcpu.vmcb.control;
+    log::error!(
+        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed ({})",
+        control.exit_code,
+        control.exit_info_1,
+        control.exit_info_2,
+        refusal.kind.name(),
+    );
+    halt()
+}
+
+fn halt() -> ! {
+    log::error!("secvisor: halted");
+    cpu::stop()
+}

@@ -1,0 +1,82 @@
+//! RDMSR and WRMSR, by the rules of [`policy::msr`].
+#![allow(unsafe_code, reason = "writes the registers that the policy lets through")]
+
+use policy::apic;
+use policy::msr::{self, Rule};
+use policy::violation::Kind;
+
+use super::Resume;
+use crate::machine::Refusal;
+use crate::svm::cpu;
+use crate::svm::vmcb::Event;
+use crate::vcpu::Vcpu;
+
+const PAGING: u64 = 1 << 31;
+const BRANCH_SINGLE_STEP: u64 = 1 << 1;
+
+fn general_protection() -> Resume {
+    Resume::Fault(Event::exception(13, 0))
+}
+
+/// RDMSR of a register whose reads exit.
+pub fn read(vcpu: &mut Vcpu) -> Resume {
+    let register = vcpu.registers.rcx as u32;
+    let value = match msr::rule(register) {
+        Rule::Shadowed => vcpu.efer() & !msr::SVME,
+        Rule::Absent => return general_protection(),
+        _ => match cpu::read_msr(register) {
+            Ok(value) => value,
+            Err(cpu::GeneralProtection) => return general_protection(),
+        },
+    };
+    vcpu.vmcb.save.rax = value & 0xFFFF_FFFF;
+    vcpu.registers.rdx = value >> 32;
+    Resume::Past(2)
+}
+
+/// WRMSR of a register whose writes exit.
+pub fn write(vcpu: &mut Vcpu) -> Result<Resume, Refusal> {
+    let register = vcpu.registers.rcx as u32;
+    let value = vcpu.vmcb.save.rax & 0xFFFF_FFFF | vcpu.registers.rdx << 32;
+    let denied = |kind| Err(Refusal { kind, gpa: None, info: register.into() });
+    match msr::rule(register) {
+        Rule::Ignored => return Ok(Resume::Past(2)),
+        Rule::Shadowed => {
+            let paging = vcpu.vmcb.save.cr0 & PAGING != 0;
+            let Some(efer) = msr::efer_write(vcpu.efer(), value, paging) else {
+                return Ok(general_protection());
+            };
+            vcpu.vmcb.save.efer = efer;
+            return Ok(Resume::Past(2));
+        }
+        Rule::ReadOnly | Rule::Absent | Rule::Pass => return denied(Kind::Msr),
+        Rule::Checked => {}
+    }
+    match register {
+        msr::APIC_BASE => {
+            let old = cpu::read_msr(register).unwrap_or(0);
+            if !apic::base_write_allowed(old, value) {
+                return denied(Kind::Msr);
+            }
+        }
+        0x800..=0x8FF if !apic::x2apic_write_allowed(register, value) => {
+            return Err(Refusal::of(Kind::Init, value));
+        }
+        msr::DEBUGCTL if value & BRANCH_SINGLE_STEP != 0 => return denied(Kind::Msr),
+        msr::LSTAR | msr::CSTAR if !msr::is_canonical(value) => return Ok(general_protection()),
+        msr::STAR => vcpu.system_call.star = value,
+        msr::SFMASK => vcpu.system_call.sfmask = value & 0xFFFF_FFFF,
+        _ => {}
+    }
+    match register {
+        msr::LSTAR => vcpu.system_call.lstar = value,
+        msr::CSTAR => vcpu.system_call.cstar = value,
+        _ => {}
+    }
+    // SAFETY: the register is one that the policy lets the guest write, and the value passed its
+    // check; SecVisor itself uses none of them.
+    match unsafe { cpu::write_msr(register, value) } {
+        Ok(()) => Ok(Resume::Past(2)),
+        Err(cpu::GeneralProtection) => Ok(general_protection()),
+    }
+}

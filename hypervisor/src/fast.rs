@@ -1,0 +1,141 @@
+//! The exits of every mode switch, finished with the few registers that a call may change.
+//!
+//! One user-kernel-user round trip takes two of them: into the kernel view and out of it.
+#![allow(unsafe_code, reason = "called by the world switch with the address of its vCPU")]
+
+use policy::address::{Gpa, Gva};
+use policy::fault::EntryGuard;
+use policy::frame::{FrameClass, View};
+use policy::walk::Paging;
+
+use crate::svm::exit::ExitCode;
+use crate::svm::vmcb::SEGMENT_LONG;
+use crate::vcpu::Vcpu;
+
+/// EXITINFO1 of a nested page fault: an instruction fetch.
+const FETCH: u64 = 1 << 4;
+const EVENT_VALID: u64 = 1 << 31;
+const SYSCALL: u16 = 0x050F;
+const EFER_SCE: u64 = 1;
+const TRAP_FLAG: u64 = 1 << 8;
+const RESUME_FLAG: u64 = 1 << 16;
+/// Attributes of the segments that SYSCALL loads: flat, present, ring 0 (APM vol. 3, SYSCALL).
+const CODE_64: u16 = 0xA9B;
+const DATA: u16 = 0xC93;
+
+/// The exits of the `events` guard. Returns the vCPU if the guest can go on, else null.
+///
+/// # Safety
+/// For the world switch only: `vcpu` is its vCPU, and nobody else refers to it.
+pub unsafe extern "C" fn events(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: by the caller's promise.
+    finish(unsafe { &mut *vcpu }, EntryGuard::Events)
+}
+
+/// The exits of the `npf` guard. Returns the vCPU if the guest can go on, else null.
+///
+/// # Safety
+/// For the world switch only: `vcpu` is its vCPU, and nobody else refers to it.
+pub unsafe extern "C" fn npf(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: by the caller's promise.
+    finish(unsafe { &mut *vcpu }, EntryGuard::Npf)
+}
+
+#[inline(always)]
+fn finish(vcpu: &mut Vcpu, guard: EntryGuard) -> *mut Vcpu {
+    vcpu.exits += 1;
+    let control = &mut vcpu.vmcb.control;
+    control.event_injection = 0;
+    let done = match ExitCode(control.exit_code) {
+        ExitCode::NPF => mode_switch(vcpu, guard),
+        ExitCode::EXCEPTION_UD if guard == EntryGuard::Events => system_call(vcpu),
+        ExitCode::INTR if guard == EntryGuard::Events => interrupt(vcpu),
+        _ => false,
+    };
+    if done { vcpu } else { core::ptr::null_mut() }
+}
+
+/// A fetch that means a mode switch; see [`policy::fault::judge`] for all the others.
+#[inline(always)]
+fn mode_switch(vcpu: &mut Vcpu, guard: EntryGuard) -> bool {
+    let control = &vcpu.vmcb.control;
+    if control.exit_info_1 & FETCH == 0 || control.exit_interrupt_info & EVENT_VALID != 0 {
+        return false;
+    }
+    let class = vcpu.guest().class(Gpa(control.exit_info_2));
+    let user_mode = vcpu.vmcb.save.cpl == 3;
+    match (vcpu.view(), user_mode, class) {
+        (View::Kernel, true, FrameClass::Data) => match guard {
+            EntryGuard::Events => vcpu.load_user_view(),
+            EntryGuard::Npf => vcpu.load_plain(View::User),
+        },
+        (View::User, false, FrameClass::Approved) if guard == EntryGuard::Npf => {
+            vcpu.load_plain(View::Kernel);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// An interrupt became pending in user mode: it stays pending and is taken in the kernel view.
+#[inline(always)]
+fn interrupt(vcpu: &mut Vcpu) -> bool {
+    if vcpu.view() != View::User || vcpu.step.is_some() {
+        return false;
+    }
+    vcpu.load_kernel_view();
+    true
+}
+
+/// SYSCALL from 64-bit user code, which raised #UD because the user view has EFER.SCE off: done
+/// here as the manual says, into the kernel view (APM vol. 3, SYSCALL).
+#[inline(always)]
+fn system_call(vcpu: &mut Vcpu) -> bool {
+    let save = &vcpu.vmcb.save;
+    let rip = save.rip;
+    let long = save.cs.attributes & SEGMENT_LONG != 0;
+    // A single-stepped SYSCALL, and one across a page border, are left to the slow path.
+    if vcpu.view() != View::User || !long || save.rflags & TRAP_FLAG != 0 || vcpu.step.is_some() {
+        return false;
+    }
+    let paging = Paging::of(save.cr0, save.cr4, save.efer);
+    if paging != Paging::FourLevels || rip & 0xFFF > 0xFF8 {
+        return false;
+    }
+    let guest = vcpu.guest();
+    let Some(gpa) = Paging::FourLevels.translate(save.cr3, Gva(rip), |at| guest.read(at)) else {
+        return false;
+    };
+    if guest.read_u16(gpa) != Some(SYSCALL) {
+        return false;
+    }
+    perform_system_call(vcpu, rip.wrapping_add(2), true)
+}
+
+/// What SYSCALL does, from the user view; `false` if the guest has it disabled.
+#[inline(always)]
+pub fn perform_system_call(vcpu: &mut Vcpu, next: u64, long: bool) -> bool {
+    vcpu.load_kernel_view();
+    let registers = vcpu.system_call;
+    let save = &mut vcpu.vmcb.save;
+    if save.efer & EFER_SCE == 0 {
+        return false;
+    }
+    let rflags = save.rflags & !RESUME_FLAG;
+    vcpu.registers.rcx = next;
+    vcpu.registers.r11 = rflags;
+    save.rip = if long { registers.lstar } else { registers.cstar };
+    save.rflags = rflags & !registers.sfmask | 2;
+    let selector = (registers.star >> 32) as u16;
+    save.cs.selector = selector & !3;
+    save.cs.attributes = CODE_64;
+    save.cs.limit = u32::MAX;
+    save.cs.base = 0;
+    save.ss.selector = selector.wrapping_add(8) & !3;
+    save.ss.attributes = DATA;
+    save.ss.limit = u32::MAX;
+    save.ss.base = 0;
+    save.cpl = 0;
+    vcpu.vmcb.control.interrupt_shadow = 0;
+    true
+}

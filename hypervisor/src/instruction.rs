@@ -1,0 +1,141 @@
+//! Reading the guest's instructions, where the processor does not tell what they are.
+//!
+//! User bytes can change between execution and this look at them: a wrong decode only picks the
+//! wrong event for the guest. Kernel bytes are approved, and so immutable.
+
+use policy::address::{Gpa, Gva};
+use policy::walk::Paging;
+
+use crate::svm::vmcb::SEGMENT_LONG;
+use crate::vcpu::Vcpu;
+
+/// The longest instruction, in bytes.
+const LONGEST: usize = 15;
+
+/// The bytes at RIP, as far as they could be read.
+pub struct Instruction {
+    bytes: [u8; LONGEST],
+    valid: usize,
+    /// Bytes of legacy and REX prefixes.
+    prefixes: usize,
+    rex: u8,
+    long: bool,
+}
+
+impl Instruction {
+    /// Reads the instruction at the guest's RIP.
+    pub fn fetch(vcpu: &Vcpu) -> Self {
+        let save = &vcpu.vmcb.save;
+        let long = save.cs.attributes & SEGMENT_LONG != 0 && vcpu.efer() & 1 << 10 != 0;
+        let base = if long { 0 } else { save.cs.base };
+        let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
+        for (index, slot) in instruction.bytes.iter_mut().enumerate() {
+            let address = base.wrapping_add(save.rip).wrapping_add(index as u64);
+            let byte = vcpu.translate(Gva(address)).and_then(|gpa| vcpu.guest().read_byte(gpa));
+            let Some(byte) = byte else { break };
+            *slot = byte;
+            instruction.valid += 1;
+        }
+        instruction.skip_prefixes();
+        instruction
+    }
+
+    fn skip_prefixes(&mut self) {
+        while let Some(byte) = self.byte(0) {
+            self.rex = match byte {
+                0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF2 | 0xF3 => 0,
+                0x40..=0x4F if self.long => byte,
+                _ => break,
+            };
+            self.prefixes += 1;
+        }
+    }
+
+    /// The `index`th byte behind the prefixes.
+    pub fn byte(&self, index: usize) -> Option<u8> {
+        let at = self.prefixes + index;
+        self.bytes.get(..self.valid)?.get(at).copied()
+    }
+
+    /// Whether the opcode begins with `bytes`.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        bytes.iter().enumerate().all(|(index, &byte)| self.byte(index) == Some(byte))
+    }
+
+    /// Length with prefixes of an instruction whose opcode and operands take `rest` bytes.
+    pub fn length(&self, rest: usize) -> u64 {
+        (self.prefixes + rest) as u64
+    }
+
+    /// The 32 bits that a MOV to memory stores, and the instruction's length: `MOV m32, r32`,
+    /// `MOV m32, imm32`, `XCHG m32, r32` and `MOV moffs32, EAX`; `None` for every other one.
+    pub fn stored_value(&self, vcpu: &Vcpu) -> Option<(u32, u64)> {
+        // A register of another width, or a 16-bit address, is not what drivers use.
+        let prefixes = self.bytes.get(..self.prefixes)?;
+        if self.rex & 8 != 0 || prefixes.contains(&0x66) || prefixes.contains(&0x67) {
+            return None;
+        }
+        let opcode = self.byte(0)?;
+        if opcode == 0xA3 {
+            return Some((vcpu.vmcb.save.rax as u32, self.length(if self.long { 9 } else { 5 })));
+        }
+        let modrm = self.byte(1)?;
+        let (mode, register, base) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
+        let sib = usize::from(base == 4);
+        let absolute = mode == 0 && (base == 5 || sib == 1 && self.byte(2)? & 7 == 5);
+        let displacement = match mode {
+            0 if absolute => 4,
+            0 => 0,
+            1 => 1,
+            2 => 4,
+            _ => return None,
+        };
+        let operands = 2 + sib + displacement;
+        match opcode {
+            0x89 | 0x87 => {
+                let number = register | (self.rex & 4) << 1;
+                Some((vcpu.register(number) as u32, self.length(operands)))
+            }
+            0xC7 if register == 0 => {
+                let mut value = [0; 4];
+                for (index, slot) in value.iter_mut().enumerate() {
+                    *slot = self.byte(operands + index)?;
+                }
+                Some((u32::from_le_bytes(value), self.length(operands + 4)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Vcpu {
+    /// Where the guest's tables map `gva`, if at all.
+    pub fn translate(&self, gva: Gva) -> Option<Gpa> {
+        let save = &self.vmcb.save;
+        let guest = self.guest();
+        Paging::of(save.cr0, save.cr4, self.efer()).translate(save.cr3, gva, |at| guest.read(at))
+    }
+
+    /// A general-purpose register by its number in instructions.
+    pub fn register(&self, number: u8) -> u64 {
+        let registers = &self.registers;
+        match number {
+            0 => self.vmcb.save.rax,
+            1 => registers.rcx,
+            2 => registers.rdx,
+            3 => registers.rbx,
+            4 => self.vmcb.save.rsp,
+            5 => registers.rbp,
+            6 => registers.rsi,
+            7 => registers.rdi,
+            8 => registers.r8,
+            9 => registers.r9,
+            10 => registers.r10,
+            11 => registers.r11,
+            12 => registers.r12,
+            13 => registers.r13,
+            14 => registers.r14,
+            _ => registers.r15,
+        }
+    }
+}

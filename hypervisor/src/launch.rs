@@ -1,0 +1,408 @@
+//! From GRUB's information to the guest's first instruction. Whatever does not hold ends here,
+//! with one clear line and before the guest runs.
+#![allow(unsafe_code, reason = "takes memory for good and enters the guest")]
+
+use core::fmt;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, AtomicU8};
+
+use arrayvec::{ArrayString, ArrayVec};
+use boot::acpi::{self, AcpiTables};
+use boot::information::{self, Information};
+use boot::kernel::Kernel;
+use boot::linux::{self, GuestStart, LinuxInputs};
+use boot::memory::PhysicalMemory;
+use boot::options::{LogPort, Options};
+use boot::plan::Plan;
+use boot::screen::{self, Screen};
+use policy::address::{Gpa, PhysicalRange};
+use policy::approval::{ApprovalList, Architecture};
+use policy::fault::EntryGuard;
+use policy::frame::{FrameClass, View};
+use policy::nested::{Geometry, Nested};
+use policy::port::Ports;
+use policy::violation::{Action, RING_BYTES, RING_MAGIC};
+use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr};
+use spin::Mutex;
+
+use crate::hardware::{self, Features};
+use crate::host::paging::{self, Image};
+use crate::host::{console, interrupts};
+use crate::machine::{Machine, Ring};
+use crate::memory::{Guest, Launch, Tables};
+use crate::svm::{cpu, vmcb::Segment, world_switch};
+use crate::vcpu::Vcpu;
+use crate::{exits, fast, smp};
+
+/// What the early page tables map.
+const EARLY_LIMIT: u64 = 4 << 30;
+/// GRUB's information is a few KiB; what says more is damaged.
+const INFORMATION_BYTES: usize = 64 << 10;
+/// Ports times one bit, and the bits that an access at the last port runs over.
+const PORT_MAP_BYTES: u64 = 3 * PAGE_SIZE;
+/// The FCH's registers, which can move the sleep register (AMD PPR, "ACPIMMIO").
+const FCH_REGISTERS: u64 = 0xFED8_0000;
+
+static INFORMATION: Mutex<[u8; INFORMATION_BYTES]> = Mutex::new([0; INFORMATION_BYTES]);
+
+/// Says why there is no guest, in the log and on the screen, and stops.
+fn refuse(screen: &Screen, why: fmt::Arguments<'_>) -> ! {
+    log::error!("secvisor: refused: {why}");
+    let mut text = ArrayString::<512>::new();
+    // A text that is too long is shown as far as it fits.
+    let _ = write!(text, "SecVisor refused to start: {why}");
+    if let Some(range) = screen.bytes().filter(|range| range.end() <= EARLY_LIMIT) {
+        // SAFETY: the range is the screen's memory; nothing else of SecVisor uses it.
+        let mut memory = unsafe { Launch::new() };
+        screen::write(screen, memory.bytes_mut(range), &text);
+    }
+    cpu::stop()
+}
+
+fn or_refuse<T, E: fmt::Display>(result: Result<T, E>, screen: &Screen) -> T {
+    result.unwrap_or_else(|error| refuse(screen, format_args!("{error}")))
+}
+
+/// Sizes of what SecVisor keeps beside its image, laid out one after the other.
+struct Layout {
+    next: u64,
+}
+
+impl Layout {
+    /// The next `bytes`, as whole pages.
+    fn take(&mut self, bytes: u64) -> PhysicalRange {
+        let bytes = bytes.next_multiple_of(PAGE_SIZE);
+        let range = PhysicalRange::new(self.next, bytes).expect("reserved memory does not wrap");
+        self.next = range.end();
+        range
+    }
+}
+
+/// Where everything that SecVisor keeps lies.
+struct Belongings {
+    vcpu: PhysicalRange,
+    machine: PhysicalRange,
+    ring: PhysicalRange,
+    port_map: PhysicalRange,
+    msr_map: PhysicalRange,
+    stacks: PhysicalRange,
+    host_tables: PhysicalRange,
+    leaves: PhysicalRange,
+    classes: PhysicalRange,
+    nested: PhysicalRange,
+}
+
+impl Belongings {
+    fn at(start: u64, geometry: &Geometry, split: u64, mapped: u64) -> Self {
+        let mut layout = Layout { next: start };
+        Self {
+            vcpu: layout.take(size_of::<Vcpu>() as u64),
+            machine: layout.take(size_of::<Machine>() as u64),
+            ring: layout.take(RING_BYTES as u64),
+            port_map: layout.take(PORT_MAP_BYTES),
+            msr_map: layout.take(msr::MAP_BYTES as u64),
+            stacks: layout.take(smp::STACKS_BYTES),
+            host_tables: layout.take(paging::table_bytes(mapped)),
+            leaves: layout.take(geometry.regions() * 4),
+            classes: layout.take(geometry.frames()),
+            nested: layout.take(geometry.table_pages(split) * PAGE_SIZE),
+        }
+    }
+}
+
+/// Reads GRUB's information and starts the guest. All arguments are physical addresses: of the
+/// information, of SecVisor's image, of the page tables that it was entered with.
+///
+/// # Safety
+/// Once, on the processor that booted, with SecVisor alone on the machine.
+pub unsafe fn launch(information: u64, image: u64, tables: u64) -> ! {
+    console::open(LogPort::Com2);
+    interrupts::fill();
+    interrupts::load();
+    // SAFETY: this is the only one, and it ends before the guest runs.
+    let mut memory = unsafe { Launch::new() };
+
+    // Copied before anything is written: it lies in memory that the guest will get.
+    let copy = spin::MutexGuard::leak(INFORMATION.lock());
+    let source = PhysicalRange::new(information, INFORMATION_BYTES as u64);
+    if let Some(source) = source.filter(|source| source.end() <= EARLY_LIMIT) {
+        copy.copy_from_slice(memory.bytes(source));
+    }
+    let information = or_refuse(information::parse(copy), &Screen::Text80x25);
+    let screen = information.screen;
+    let options = or_refuse(Options::parse(information.command_line), &screen);
+    console::open(options.log);
+    log::info!("secvisor: SecVisor {}", env!("CARGO_PKG_VERSION"));
+    let features = or_refuse(hardware::check(), &screen);
+    let Some(image) = Image::at(image) else {
+        refuse(&screen, format_args!("no room for SecVisor"))
+    };
+    prepare(&mut memory, &information, options, features, image, tables)
+}
+
+fn prepare(
+    memory: &mut Launch,
+    information: &Information<'_>,
+    options: Options,
+    features: Features,
+    loaded: Image,
+    early_tables: u64,
+) -> ! {
+    let screen = information.screen;
+    let acpi = read_acpi(memory, information);
+    let image = loaded.physical;
+    // Everything that SecVisor will ever need is reserved now.
+    let map = &information.memory;
+    let geometry = Geometry::new(map.top_of_ram(), features.address_bits, features.giant_pages);
+    let guarded = guarded_frames(&acpi);
+    let regions = |range: PhysicalRange| {
+        range.end().div_ceil(LARGE_PAGE_SIZE) - range.start() / LARGE_PAGE_SIZE
+    };
+    let split = map.ram().map(regions).sum::<u64>() + guarded.len() as u64;
+    let mapped = map.top_of_ram().max(EARLY_LIMIT);
+    let size = Belongings::at(0, &geometry, split, mapped).nested.end();
+    let plan = {
+        let file = memory.bytes(information.kernel.range);
+        let kernel = or_refuse(Kernel::parse(file), &screen);
+        or_refuse(Plan::new(information, &kernel, image, size, EARLY_LIMIT), &screen)
+    };
+    let own = Belongings::at(plan.reserved.start(), &geometry, split, mapped);
+    plan.move_modules(information, memory);
+    // SAFETY: the plan reserved it for nothing else.
+    let root = paging::load(unsafe { memory.claim(own.host_tables) }, mapped, loaded);
+
+    // SAFETY: the plan reserved it; it becomes Hidden before the guest runs.
+    let list = unsafe { memory.keep(plan.policy) };
+    let approvals = ApprovalList::parse(list)
+        .unwrap_or_else(|error| refuse(&screen, format_args!("the approval list: {error}")));
+    // SAFETY: the file was moved clear of all that is written until the kernel is loaded.
+    let file = unsafe { memory.keep(plan.kernel_file) };
+    let kernel = or_refuse(Kernel::parse(file), &screen);
+    kernel.load(memory);
+
+    // SAFETY: the plan reserved it; AtomicU8 and u8 have the same layout.
+    let classes: &'static mut [AtomicU8] = unsafe { memory.claim(own.classes) };
+    let classes = &mut classes[..geometry.frames() as usize];
+    let mut mark = |range: PhysicalRange, class: FrameClass| {
+        for frame in range.frames() {
+            if let Some(slot) = classes.get_mut(frame as usize) {
+                *slot.get_mut() = class as u8;
+            }
+        }
+    };
+    mark(PhysicalRange::new(0, geometry.frames() * PAGE_SIZE).unwrap_or(image), FrameClass::Device);
+    map.ram().for_each(|range| mark(range, FrameClass::Data));
+    approve_kernel(memory, &screen, &approvals, &kernel).for_each(|range| {
+        mark(range, FrameClass::Approved);
+    });
+    guarded.iter().for_each(|&range| mark(range, FrameClass::Guarded));
+    [image, plan.reserved, plan.policy]
+        .into_iter()
+        .for_each(|range| mark(range, FrameClass::Hidden));
+
+    // SAFETY: the plan reserved both.
+    let leaves: &'static mut [u32] = unsafe { memory.claim(own.leaves) };
+    let leaves = &mut leaves[..geometry.regions() as usize];
+    // SAFETY: as above; zeroed, so that a table is empty until it is filled.
+    let _: &mut [u64] = unsafe { memory.claim(own.nested) };
+    // SAFETY: only the nested tables use this range from now on.
+    let tables = unsafe { Tables::new() };
+    let nested = Nested::build(tables, geometry, classes, leaves, own.nested)
+        .unwrap_or_else(|| refuse(&screen, format_args!("the nested tables do not fit")));
+
+    let guest_map = or_refuse(plan.guest_memory(map, image), &screen);
+    let inputs = LinuxInputs {
+        entry: kernel.entry(),
+        command_line: information.kernel.command_line,
+        initrd: plan.initrd,
+        memory_map: &guest_map,
+        rsdp: information.rsdp,
+        screen,
+    };
+    let start = or_refuse(linux::prepare(memory, plan.guest_low, &inputs), &screen);
+
+    let others = acpi.processors.len().saturating_sub(1) as u32;
+    let local_apic = acpi.local_apic.unwrap_or(0xFEE0_0000);
+    smp::park_others(memory, plan.startup, [early_tables, root], own.stacks, others, local_apic)
+        .unwrap_or_else(|arrived| {
+            refuse(
+                &screen,
+                format_args!(
+                    "{arrived} of {others} other processors could be taken from the firmware; \
+                     a processor outside SecVisor could undo it"
+                ),
+            )
+        });
+    smp::redirect_init();
+
+    let ram: u64 = map.ram().map(PhysicalRange::length).sum();
+    let taken = image.length() + plan.reserved.length() + plan.policy.length();
+    log::info!("secvisor: takes {taken} of {ram} bytes of RAM");
+    for range in [image, plan.reserved, plan.policy] {
+        log::info!("secvisor: hidden {:#x}-{:#x}", range.start(), range.end());
+    }
+    log_options(&options, others);
+
+    let roots = View::ALL.map(|view| nested.root(view));
+    let guest = Guest::new(nested.classes());
+    let ports = Ports::new(console::first_port(options.log), acpi.pm1_control, acpi.s5_sleep_type);
+    fill_port_map(memory.bytes_mut(own.port_map), &ports);
+    if let Some(map) = memory.bytes_mut(own.msr_map).first_chunk_mut() {
+        msr::fill_map(map);
+    }
+    let machine = Machine {
+        options,
+        roots,
+        port_map: own.port_map.start(),
+        msr_map: own.msr_map.start(),
+        guest,
+        nested: Mutex::new(nested),
+        ports: Mutex::new(ports),
+        approvals,
+        init_released: AtomicBool::new(false),
+        locked: AtomicBool::new(false),
+        ring: Mutex::new(new_ring(memory, own.ring)),
+        acpi,
+    };
+    // SAFETY: the plan reserved both places.
+    let vcpu = unsafe {
+        let machine: &'static Machine = memory.place(own.machine, machine);
+        memory.place(own.vcpu, Vcpu::new(0, machine, features.flush_by_asid))
+    };
+    enter(vcpu, &start, &screen)
+}
+
+fn log_options(options: &Options, others: u32) {
+    let guard = match options.entry_guard {
+        EntryGuard::Events => "events",
+        EntryGuard::Npf => "npf (unsound: for comparison and measurement only)",
+    };
+    let action = match options.violation {
+        Action::Inject => "inject",
+        Action::Halt => "halt",
+        Action::Audit => "audit (NO GUARANTEE HOLDS)",
+    };
+    log::info!("secvisor: entry-guard={guard} violation={action} parked-processors={others}");
+    log::info!("secvisor: no IOMMU protection: devices can write to memory by DMA");
+    log::info!("secvisor: the boot path is not measured: /boot must be honest");
+    log::info!("secvisor: launching");
+}
+
+/// The firmware's tables, read before anything in memory moves.
+fn read_acpi(memory: &Launch, information: &Information<'_>) -> AcpiTables {
+    let Some(rsdp) = information.rsdp else {
+        refuse(
+            &information.screen,
+            format_args!("the firmware has no ACPI tables, so its other processors are unknown"),
+        )
+    };
+    let bytes = |address: u64, length: usize| {
+        let range = PhysicalRange::new(address, length as u64)?;
+        (range.end() <= EARLY_LIMIT).then(|| memory.bytes(range))
+    };
+    or_refuse(acpi::read(rsdp, &bytes), &information.screen)
+}
+
+/// The pages whose every write SecVisor judges.
+fn guarded_frames(acpi: &AcpiTables) -> ArrayVec<PhysicalRange, 20> {
+    let local = acpi.local_apic.unwrap_or(0xFEE0_0000);
+    let pages = acpi.io_apics.iter().copied().chain([local, FCH_REGISTERS]);
+    pages.filter_map(|page| PhysicalRange::new(page & !(PAGE_SIZE - 1), PAGE_SIZE)).collect()
+}
+
+/// Compares the loaded kernel with the list and fills what its code leaves of the last pages.
+fn approve_kernel<'a>(
+    memory: &mut Launch,
+    screen: &Screen,
+    approvals: &ApprovalList<'a>,
+    kernel: &Kernel<'_>,
+) -> impl Iterator<Item = PhysicalRange> + use<'a> {
+    if approvals.architecture() != Architecture::X86_64 || approvals.entry() != Gpa(kernel.entry())
+    {
+        refuse(
+            screen,
+            format_args!(
+                "the approval list is for another kernel: entry {:#x}, but this one's is {:#x}; make \
+                 a new list with 'secvisor approve'",
+                approvals.entry(),
+                kernel.entry()
+            ),
+        );
+    }
+    for range in approvals.kernel_ranges() {
+        let inside = kernel.span().contains(range.physical);
+        let filled = PhysicalRange::new(range.physical.start(), range.filled);
+        let Some(filled) = filled.filter(|_| inside) else {
+            refuse(
+                screen,
+                format_args!("the approval list's {} lies outside the kernel", range.name),
+            )
+        };
+        if let Err(mismatch) = range.verify(memory.bytes(filled)) {
+            refuse(
+                screen,
+                format_args!(
+                    "the kernel is not the approved one: {mismatch}; make a new list with \
+                              'secvisor approve' if you trust it"
+                ),
+            );
+        }
+        if let Some(slack) = range.slack() {
+            memory.bytes_mut(slack).fill(0xCC);
+        }
+    }
+    approvals.kernel_ranges().map(|range| range.physical)
+}
+
+fn new_ring(memory: &mut Launch, place: PhysicalRange) -> Ring {
+    // SAFETY: the plan reserved it.
+    let bytes: &'static mut [u8] = unsafe { memory.claim(place) };
+    let ring = bytes.first_chunk_mut().expect("the ring's place has its size");
+    let header: &mut [u8; RING_BYTES] = ring;
+    header[..RING_MAGIC.len()].copy_from_slice(&RING_MAGIC);
+    Ring::new(ring)
+}
+
+fn fill_port_map(map: &mut [u8], ports: &Ports) {
+    map.fill(0);
+    map[8192..].fill(0xFF);
+    for port in ports.watched() {
+        map[usize::from(port / 8)] |= 1 << (port % 8);
+    }
+}
+
+/// Gives the processor the state that Linux's 64-bit boot protocol asks for, and runs the guest.
+fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
+    if hardware::enable_svm(vcpu.host_save_area()).is_err() {
+        refuse(screen, format_args!("the processor refuses to switch SVM on"));
+    }
+    let segment = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
+    let save = &mut vcpu.vmcb.save;
+    save.cs = segment(0x10, 0xA9B);
+    save.ss = segment(0x18, 0xC93);
+    save.ds = save.ss;
+    save.es = save.ss;
+    save.tr = Segment { selector: 0, attributes: 0x8B, limit: 0xFFFF, base: 0 };
+    save.gdtr.base = start.gdt_base;
+    save.gdtr.limit = start.gdt_limit.into();
+    save.cr0 = 0x8000_0011; // PG, ET, PE
+    save.cr3 = start.cr3;
+    save.cr4 = 0x20; // PAE
+    save.efer = msr::SVME | 0x500; // LMA, LME
+    save.rflags = 2;
+    save.dr6 = 0xFFFF_0FF0;
+    save.dr7 = 0x400;
+    save.pat = 0x0007_0406_0007_0406;
+    save.rip = start.rip;
+    vcpu.registers.rsi = start.rsi;
+    vcpu.discharge_flush();
+    let fast = match vcpu.machine.options.entry_guard {
+        EntryGuard::Events => fast::events,
+        EntryGuard::Npf => fast::npf,
+    };
+    cpu::clear_global_interrupt_flag();
+    cpu::load_hidden_state(&vcpu.vmcb);
+    // SAFETY: the VMCB is complete: nested paging on, an ASID that is not 0, the kernel view; GIF
+    // is clear.
+    unsafe { world_switch::run(vcpu, fast, exits::slow) }
+}

@@ -1,0 +1,348 @@
+//! The virtual machine control block (AMD64 APM vol. 2, appendix B).
+
+use core::mem::{offset_of, size_of};
+
+bitflags::bitflags! {
+    /// Intercepts at offset 00Ch (low word) and 010h (high word).
+    #[derive(Clone, Copy)]
+    pub struct Intercepts: u64 {
+        /// Physical interrupts.
+        const INTR = 1 << 0;
+        /// Non-maskable interrupts.
+        const NMI = 1 << 1;
+        /// INIT.
+        const INIT = 1 << 3;
+        /// PUSHF.
+        const PUSHF = 1 << 16;
+        /// POPF.
+        const POPF = 1 << 17;
+        /// CPUID.
+        const CPUID = 1 << 18;
+        /// RSM.
+        const RSM = 1 << 19;
+        /// INT n.
+        const SOFTWARE_INTERRUPT = 1 << 21;
+        /// INVD.
+        const INVD = 1 << 22;
+        /// INVLPGA.
+        const INVLPGA = 1 << 26;
+        /// Ports by the I/O permission map.
+        const IOIO = 1 << 27;
+        /// RDMSR and WRMSR by the MSR permission map.
+        const MSR = 1 << 28;
+        /// Hardware task switches.
+        const TASK_SWITCH = 1 << 29;
+        /// Shutdown.
+        const SHUTDOWN = 1 << 31;
+        /// VMRUN, which the processor demands to be intercepted.
+        const VMRUN = 1 << 32;
+        /// VMMCALL.
+        const VMMCALL = 1 << 33;
+        /// VMLOAD.
+        const VMLOAD = 1 << 34;
+        /// VMSAVE.
+        const VMSAVE = 1 << 35;
+        /// STGI.
+        const STGI = 1 << 36;
+        /// CLGI.
+        const CLGI = 1 << 37;
+        /// SKINIT.
+        const SKINIT = 1 << 38;
+        /// INT1.
+        const ICEBP = 1 << 40;
+    }
+}
+
+/// A segment register.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Segment {
+    /// Selector.
+    pub selector: u16,
+    /// Descriptor bits 40-47 and 52-55.
+    pub attributes: u16,
+    /// Limit in bytes.
+    pub limit: u32,
+    /// Base.
+    pub base: u64,
+}
+
+/// TLB control: flush every ASID of this processor (APM vol. 2, 15.16).
+pub const FLUSH_ALL: u64 = 1 << 32;
+/// TLB control: flush this guest's ASID; only where the processor has FlushByAsid.
+pub const FLUSH_THIS: u64 = 3 << 32;
+
+/// Attribute bit of a 64-bit code segment.
+pub const SEGMENT_LONG: u16 = 1 << 9;
+
+/// The control area.
+#[repr(C)]
+pub struct Control {
+    control_register_intercepts: u32,
+    debug_register_intercepts: u32,
+    /// Low word: intercepted exceptions by vector; high word: [`Intercepts`], low word.
+    pub exceptions_and_intercepts: u64,
+    /// [`Intercepts`], high word.
+    pub intercepts_high: u32,
+    reserved_014: [u8; 0x2C],
+    /// Physical address of the I/O permission map.
+    pub iopm_base: u64,
+    /// Physical address of the MSR permission map.
+    pub msrpm_base: u64,
+    tsc_offset: u64,
+    /// Low word: the guest's address space identifier (ASID), not 0; high word: what the next
+    /// VMRUN flushes.
+    pub address_space: u64,
+    virtual_interrupt: u64,
+    /// Bit 0: the guest is in an interrupt shadow.
+    pub interrupt_shadow: u64,
+    /// Why the guest stopped.
+    pub exit_code: u64,
+    /// First detail of the exit.
+    pub exit_info_1: u64,
+    /// Second detail of the exit.
+    pub exit_info_2: u64,
+    /// The event whose delivery the exit interrupted.
+    pub exit_interrupt_info: u64,
+    /// Bit 0: nested paging.
+    pub nested_control: u64,
+    reserved_098: [u8; 0x10],
+    /// The event to inject at the next VMRUN.
+    pub event_injection: u64,
+    /// Root of the nested tables.
+    pub nested_cr3: u64,
+    lbr_control: u64,
+    /// What the processor may keep from the last VMRUN: nothing.
+    pub clean: u64,
+    /// Address of the next instruction, where the processor tells it.
+    pub next_rip: u64,
+    reserved_0d0: [u8; 0x330],
+}
+
+/// The state-save area.
+#[repr(C)]
+pub struct Save {
+    /// Extra segment.
+    pub es: Segment,
+    /// Code segment.
+    pub cs: Segment,
+    /// Stack segment.
+    pub ss: Segment,
+    /// Data segment.
+    pub ds: Segment,
+    /// FS; moved by VMLOAD and VMSAVE.
+    pub fs: Segment,
+    /// GS; moved by VMLOAD and VMSAVE.
+    pub gs: Segment,
+    /// Global descriptor table.
+    pub gdtr: Segment,
+    /// Local descriptor table; moved by VMLOAD and VMSAVE.
+    pub ldtr: Segment,
+    /// Interrupt descriptor table.
+    pub idtr: Segment,
+    /// Task register; moved by VMLOAD and VMSAVE.
+    pub tr: Segment,
+    reserved_0a0: [u8; 0x2B],
+    /// Current privilege level.
+    pub cpl: u8,
+    reserved_0cc: u32,
+    /// Extended features.
+    pub efer: u64,
+    reserved_0d8: [u8; 0x70],
+    /// CR4.
+    pub cr4: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR0.
+    pub cr0: u64,
+    /// Debug control.
+    pub dr7: u64,
+    /// Debug status.
+    pub dr6: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Instruction pointer.
+    pub rip: u64,
+    reserved_180: [u8; 0x58],
+    /// Stack pointer.
+    pub rsp: u64,
+    reserved_1e0: [u8; 0x18],
+    /// RAX.
+    pub rax: u64,
+    /// SYSCALL registers, KernelGSbase and SYSENTER registers; moved by VMLOAD and VMSAVE.
+    system_call: [u64; 8],
+    /// Address of the last page fault.
+    pub cr2: u64,
+    reserved_248: [u8; 0x20],
+    /// Page attribute table of the guest.
+    pub pat: u64,
+    reserved_270: [u8; 0x990],
+}
+
+/// A VMCB: one page, page-aligned.
+#[repr(C, align(4096))]
+pub struct Vmcb {
+    /// What is intercepted and what happened.
+    pub control: Control,
+    /// The guest's registers.
+    pub save: Save,
+}
+
+const _: () = {
+    assert!(size_of::<Control>() == 0x400 && size_of::<Vmcb>() == 4096);
+    assert!(offset_of!(Control, exceptions_and_intercepts) == 0x008);
+    assert!(offset_of!(Control, intercepts_high) == 0x010);
+    assert!(offset_of!(Control, iopm_base) == 0x040);
+    assert!(offset_of!(Control, address_space) == 0x058);
+    assert!(offset_of!(Control, interrupt_shadow) == 0x068);
+    assert!(offset_of!(Control, exit_interrupt_info) == 0x088);
+    assert!(offset_of!(Control, nested_control) == 0x090);
+    assert!(offset_of!(Control, event_injection) == 0x0A8);
+    assert!(offset_of!(Control, nested_cr3) == 0x0B0);
+    assert!(offset_of!(Control, clean) == 0x0C0);
+    assert!(offset_of!(Control, next_rip) == 0x0C8);
+    assert!(offset_of!(Save, gdtr) == 0x060);
+    assert!(offset_of!(Save, tr) == 0x090);
+    assert!(offset_of!(Save, cpl) == 0x0CB);
+    assert!(offset_of!(Save, efer) == 0x0D0);
+    assert!(offset_of!(Save, cr4) == 0x148);
+    assert!(offset_of!(Save, rflags) == 0x170);
+    assert!(offset_of!(Save, rsp) == 0x1D8);
+    assert!(offset_of!(Save, rax) == 0x1F8);
+    assert!(offset_of!(Save, cr2) == 0x240);
+    assert!(offset_of!(Save, pat) == 0x268);
+};
+
+/// An event for EVENTINJ, or from EXITINTINFO (APM vol. 2, 15.20).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Event(pub u64);
+
+const EVENT_VALID: u64 = 1 << 31;
+const EVENT_ERROR_CODE: u64 = 1 << 11;
+const TYPE_EXCEPTION: u64 = 3 << 8;
+const TYPE_SOFTWARE: u64 = 4 << 8;
+const TYPE_NMI: u64 = 2 << 8;
+
+impl Event {
+    /// The exceptions that push an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC, #SX.
+    const WITH_ERROR_CODE: u32 = 0x6022_7D00;
+
+    /// An exception; `error_code` counts only for vectors that push one.
+    pub fn exception(vector: u8, error_code: u32) -> Self {
+        let event = EVENT_VALID | TYPE_EXCEPTION | u64::from(vector);
+        if Self::WITH_ERROR_CODE & (1u32 << (vector & 31)) != 0 {
+            Self(event | EVENT_ERROR_CODE | u64::from(error_code) << 32)
+        } else {
+            Self(event)
+        }
+    }
+
+    /// INT n.
+    pub fn software(vector: u8) -> Self {
+        Self(EVENT_VALID | TYPE_SOFTWARE | u64::from(vector))
+    }
+
+    /// The event in EXITINTINFO, if any.
+    ///
+    /// Some emulators report an external interrupt as an exception: told apart by its vector.
+    pub fn interrupted(exit_interrupt_info: u64) -> Option<Self> {
+        if exit_interrupt_info & EVENT_VALID == 0 {
+            return None;
+        }
+        let event = Self(exit_interrupt_info & (0xFFFF_FFFF_0000_0FFF | EVENT_VALID));
+        match (event.0 & (7 << 8), event.vector()) {
+            (TYPE_EXCEPTION, 2) => Some(Self(EVENT_VALID | TYPE_NMI | 2)),
+            (TYPE_EXCEPTION, vector @ 32..) => Some(Self(EVENT_VALID | u64::from(vector))),
+            _ => Some(event),
+        }
+    }
+
+    /// Vector.
+    pub const fn vector(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Whether it is an exception, and so makes a fault during its delivery a double fault.
+    pub const fn is_exception(self) -> bool {
+        self.0 & (7 << 8) == TYPE_EXCEPTION
+    }
+}
+
+impl Vmcb {
+    /// A VMCB of all zeroes: nothing intercepted, no guest state.
+    pub const fn zeroed() -> Self {
+        const NONE: Segment = Segment { selector: 0, attributes: 0, limit: 0, base: 0 };
+        Self {
+            control: Control {
+                control_register_intercepts: 0,
+                debug_register_intercepts: 0,
+                exceptions_and_intercepts: 0,
+                intercepts_high: 0,
+                reserved_014: [0; 0x2C],
+                iopm_base: 0,
+                msrpm_base: 0,
+                tsc_offset: 0,
+                address_space: 0,
+                virtual_interrupt: 0,
+                interrupt_shadow: 0,
+                exit_code: 0,
+                exit_info_1: 0,
+                exit_info_2: 0,
+                exit_interrupt_info: 0,
+                nested_control: 0,
+                reserved_098: [0; 0x10],
+                event_injection: 0,
+                nested_cr3: 0,
+                lbr_control: 0,
+                clean: 0,
+                next_rip: 0,
+                reserved_0d0: [0; 0x330],
+            },
+            save: Save {
+                es: NONE,
+                cs: NONE,
+                ss: NONE,
+                ds: NONE,
+                fs: NONE,
+                gs: NONE,
+                gdtr: NONE,
+                ldtr: NONE,
+                idtr: NONE,
+                tr: NONE,
+                reserved_0a0: [0; 0x2B],
+                cpl: 0,
+                reserved_0cc: 0,
+                efer: 0,
+                reserved_0d8: [0; 0x70],
+                cr4: 0,
+                cr3: 0,
+                cr0: 0,
+                dr7: 0,
+                dr6: 0,
+                rflags: 0,
+                rip: 0,
+                reserved_180: [0; 0x58],
+                rsp: 0,
+                reserved_1e0: [0; 0x18],
+                rax: 0,
+                system_call: [0; 8],
+                cr2: 0,
+                reserved_248: [0; 0x20],
+                pat: 0,
+                reserved_270: [0; 0x990],
+            },
+        }
+    }
+
+    /// Moves the instruction pointer past the instruction that exited: to where the processor
+    /// says, else by `length` bytes. Ends an interrupt shadow and the resume flag as the
+    /// instruction itself would have.
+    pub fn advance(&mut self, length: u64) {
+        let next = self.control.next_rip;
+        let next = if next != 0 { next } else { self.save.rip.wrapping_add(length) };
+        let wraps = self.save.cs.attributes & SEGMENT_LONG == 0;
+        self.save.rip = if wraps { next & 0xFFFF_FFFF } else { next };
+        self.control.interrupt_shadow = 0;
+        self.save.rflags &= !(1 << 16);
+    }
+}

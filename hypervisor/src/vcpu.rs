@@ -1,0 +1,314 @@
+//! A processor's own state: the VMCB, the guest's registers, the loaded view.
+
+use policy::fault::EntryGuard;
+use policy::frame::View;
+
+use crate::machine::Machine;
+use crate::memory::Guest;
+use crate::svm::cpu;
+use crate::svm::vmcb::{Event, FLUSH_ALL, FLUSH_THIS, Intercepts, Segment, Vmcb};
+
+/// General-purpose registers that VMRUN does not switch.
+#[repr(C)]
+#[derive(Default)]
+#[allow(missing_docs, reason = "named as the processor names them")]
+pub struct Registers {
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rbx: u64,
+    pub rbp: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+}
+
+/// SYSCALL's registers as the guest wrote them.
+#[derive(Clone, Copy, Default)]
+#[allow(missing_docs, reason = "named as the processor names them")]
+pub struct SystemCall {
+    pub star: u64,
+    pub lstar: u64,
+    pub cstar: u64,
+    pub sfmask: u64,
+}
+
+/// What loading a view writes into the VMCB.
+#[derive(Clone, Copy)]
+struct Load {
+    nested_cr3: u64,
+    address_space: u64,
+    exceptions_and_intercepts: u64,
+}
+
+/// The user-mode instruction that runs with the guest's real descriptor tables.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Where it lies.
+    pub rip: u64,
+    /// RFLAGS.TF as the guest had it.
+    pub trap_flag: u64,
+    /// DR6 as the guest had it.
+    pub dr6: u64,
+    /// IRET pops its own trap flag.
+    pub pops_flags: bool,
+}
+
+/// A processor. The VMCB comes first: the world switch finds the rest relative to it.
+#[repr(C, align(4096))]
+pub struct Vcpu {
+    /// The processor's control block.
+    pub vmcb: Vmcb,
+    host_save_area: [u8; 4096],
+    /// Registers that VMRUN does not switch.
+    pub registers: Registers,
+    /// Exits so far.
+    pub exits: u64,
+    /// Which tables are loaded.
+    view: View,
+    loads: [Load; 2],
+    /// EFER, GDTR.limit and LDTR of the guest while the user view hides them.
+    hidden_efer: u64,
+    hidden_gdt_limit: u32,
+    hidden_ldtr: Option<Segment>,
+    /// SYSCALL's registers.
+    pub system_call: SystemCall,
+    /// The segment load that is being stepped.
+    pub step: Option<Step>,
+    /// Where a stale translation was last suspected: GPA and RIP.
+    pub retried: Option<(u64, u64)>,
+    /// Every ASID of this processor must be flushed before the guest runs on.
+    pub flush_owed: bool,
+    /// Number of this processor.
+    pub number: u32,
+    /// What the processors share.
+    pub machine: &'static Machine,
+}
+
+const ASID_KERNEL: u64 = 1;
+const ASID_USER: u64 = 2;
+const EFER_SCE: u64 = 1;
+const ALL_EXCEPTIONS: u64 = 0xFFFF_FFFF;
+
+impl Vcpu {
+    /// Intercepts of both views.
+    const ALWAYS: Intercepts = Intercepts::INIT
+        .union(Intercepts::CPUID)
+        .union(Intercepts::RSM)
+        .union(Intercepts::INVD)
+        .union(Intercepts::INVLPGA)
+        .union(Intercepts::IOIO)
+        .union(Intercepts::MSR)
+        .union(Intercepts::TASK_SWITCH)
+        .union(Intercepts::SHUTDOWN)
+        .union(Intercepts::VMRUN)
+        .union(Intercepts::VMMCALL)
+        .union(Intercepts::VMLOAD)
+        .union(Intercepts::VMSAVE)
+        .union(Intercepts::STGI)
+        .union(Intercepts::CLGI)
+        .union(Intercepts::SKINIT);
+    /// What the events guard adds in the user view.
+    const USER_EVENTS: Intercepts = Intercepts::INTR
+        .union(Intercepts::NMI)
+        .union(Intercepts::SOFTWARE_INTERRUPT)
+        .union(Intercepts::ICEBP);
+    /// What ends an open segment-load step.
+    const STEP: Intercepts = Intercepts::PUSHF.union(Intercepts::POPF);
+
+    /// A processor in the kernel view, with the guest's registers all zero. `flush_by_asid` is
+    /// CPUID 8000_000Ah EDX bit 6.
+    pub fn new(number: u32, machine: &'static Machine, flush_by_asid: bool) -> Self {
+        let low = |intercepts: Intercepts| intercepts.bits() << 32;
+        let user = match machine.options.entry_guard {
+            EntryGuard::Events => low(Self::ALWAYS | Self::USER_EVENTS) | ALL_EXCEPTIONS,
+            EntryGuard::Npf => low(Self::ALWAYS),
+        };
+        let flush = if flush_by_asid { FLUSH_THIS } else { FLUSH_ALL };
+        let loads = [
+            Load {
+                nested_cr3: machine.roots[0],
+                address_space: ASID_KERNEL,
+                exceptions_and_intercepts: low(Self::ALWAYS),
+            },
+            // The guest's TLB maintenance acts on the kernel view's ASID only, so each load of
+            // the user view starts with an empty one.
+            Load {
+                nested_cr3: machine.roots[1],
+                address_space: ASID_USER | flush,
+                exceptions_and_intercepts: user,
+            },
+        ];
+        let mut vcpu = Self {
+            vmcb: Vmcb::zeroed(),
+            host_save_area: [0; 4096],
+            registers: Registers::default(),
+            exits: 0,
+            view: View::Kernel,
+            loads,
+            hidden_efer: 0,
+            hidden_gdt_limit: 0,
+            hidden_ldtr: None,
+            system_call: SystemCall::default(),
+            step: None,
+            retried: None,
+            flush_owed: true,
+            number,
+            machine,
+        };
+        let control = &mut vcpu.vmcb.control;
+        control.intercepts_high = (Self::ALWAYS.union(Self::USER_EVENTS).bits() >> 32) as u32;
+        control.iopm_base = machine.port_map;
+        control.msrpm_base = machine.msr_map;
+        control.nested_control = 1;
+        vcpu.apply(View::Kernel);
+        vcpu
+    }
+
+    /// Physical address of the host save area, for VM_HSAVE_PA.
+    pub fn host_save_area(&self) -> u64 {
+        self.host_save_area.as_ptr() as u64
+    }
+
+    /// The view that is loaded.
+    #[inline(always)]
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// The guest's memory.
+    #[inline(always)]
+    pub fn guest(&self) -> Guest {
+        self.machine.guest
+    }
+
+    /// The guest's EFER with SVME, whatever the user view hides of it.
+    #[inline(always)]
+    pub fn efer(&self) -> u64 {
+        match (self.view, self.machine.options.entry_guard) {
+            (View::User, EntryGuard::Events) => self.hidden_efer,
+            _ => self.vmcb.save.efer,
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&mut self, view: View) {
+        let load = &self.loads[view as usize];
+        let control = &mut self.vmcb.control;
+        control.nested_cr3 = load.nested_cr3;
+        control.address_space = load.address_space;
+        control.exceptions_and_intercepts = load.exceptions_and_intercepts;
+        self.view = view;
+    }
+
+    /// Loads a view for the `npf` guard.
+    #[inline(always)]
+    pub fn load_plain(&mut self, view: View) {
+        self.apply(view);
+    }
+
+    /// Loads the user view: from here on no event is delivered, no SYSCALL and no descriptor
+    /// load succeeds without an exit.
+    #[inline(always)]
+    pub fn load_user_view(&mut self) {
+        self.apply(View::User);
+        let save = &mut self.vmcb.save;
+        self.hidden_efer = save.efer;
+        save.efer &= !EFER_SCE;
+        self.hidden_gdt_limit = save.gdtr.limit;
+        save.gdtr.limit = 0;
+        // Selectors 0 to 3 are null.
+        if cpu::local_descriptor_table() & !3 != 0 {
+            self.hide_local_descriptors();
+        }
+    }
+
+    /// Loads the kernel view and gives the guest its own state back.
+    #[inline(always)]
+    pub fn load_kernel_view(&mut self) {
+        self.apply(View::Kernel);
+        let save = &mut self.vmcb.save;
+        save.efer = self.hidden_efer;
+        save.gdtr.limit = self.hidden_gdt_limit;
+        if self.hidden_ldtr.is_some() {
+            self.show_local_descriptors();
+            self.hidden_ldtr = None;
+        }
+    }
+
+    /// Loads the user view from the kernel view.
+    pub fn enter_user_view(&mut self) {
+        match self.machine.options.entry_guard {
+            EntryGuard::Events => self.load_user_view(),
+            EntryGuard::Npf => self.load_plain(View::User),
+        }
+    }
+
+    /// Loads the kernel view from whichever is loaded.
+    pub fn enter_kernel_view(&mut self) {
+        if self.view == View::Kernel {
+            return;
+        }
+        match self.machine.options.entry_guard {
+            EntryGuard::Events => self.load_kernel_view(),
+            EntryGuard::Npf => self.load_plain(View::Kernel),
+        }
+    }
+
+    #[cold]
+    fn hide_local_descriptors(&mut self) {
+        cpu::save_hidden_state(&mut self.vmcb);
+        self.hidden_ldtr = Some(self.vmcb.save.ldtr);
+        cpu::clear_local_descriptor_table();
+    }
+
+    #[cold]
+    fn show_local_descriptors(&mut self) {
+        if let Some(ldtr) = self.hidden_ldtr {
+            cpu::save_hidden_state(&mut self.vmcb);
+            self.vmcb.save.ldtr = ldtr;
+            cpu::load_hidden_state(&self.vmcb);
+        }
+    }
+
+    /// Lets the one instruction at RIP see the guest's real descriptor tables, in the user view.
+    pub fn open_step(&mut self, step: Step) {
+        self.step = Some(step);
+        self.vmcb.save.gdtr.limit = self.hidden_gdt_limit;
+        self.show_local_descriptors();
+        self.vmcb.control.exceptions_and_intercepts |= Self::STEP.bits() << 32;
+    }
+
+    /// Hides the descriptor tables again. Every exit does this first.
+    pub fn close_step(&mut self) -> Option<Step> {
+        let step = self.step.take()?;
+        self.vmcb.save.gdtr.limit = 0;
+        if self.hidden_ldtr.is_some() {
+            cpu::clear_local_descriptor_table();
+        }
+        self.vmcb.control.exceptions_and_intercepts &= !(Self::STEP.bits() << 32);
+        Some(step)
+    }
+
+    /// Injects an event. It is delivered through the guest's tables, so only in the kernel view.
+    pub fn inject(&mut self, event: Event) {
+        self.enter_kernel_view();
+        self.vmcb.control.event_injection = event.0;
+    }
+
+    /// Readies the flush that is owed, at the end of a slow exit.
+    pub fn discharge_flush(&mut self) {
+        let asid = self.loads[self.view as usize].address_space & ALL_EXCEPTIONS;
+        if core::mem::take(&mut self.flush_owed) {
+            self.vmcb.control.address_space = asid | FLUSH_ALL;
+        } else if self.view == View::Kernel {
+            self.vmcb.control.address_space = asid;
+        }
+    }
+}
