@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::Result;
-use harness::attack::Setup;
 
 use crate::cache::{self, Key};
 use crate::process::{root, step, target_directory};
@@ -64,8 +63,8 @@ pub fn hypervisor() -> Result<PathBuf> {
 
 /// The host tool.
 pub fn tool() -> Result<PathBuf> {
-    build("secvisor", &["build", "--release", "-p", "secvisor"])?;
-    Ok(target_directory().join("release/secvisor"))
+    build("secvisor", &["build", "-p", "secvisor"])?;
+    Ok(target_directory().join("debug/secvisor"))
 }
 
 /// The guest of this checkout: kernel, initramfs and approval list.
@@ -115,6 +114,7 @@ fn initramfs(modules: &Path) -> Result<PathBuf> {
 }
 
 /// A kernel as SecVisor loads it, an ELF file, and its approval list.
+#[derive(Clone, Debug)]
 pub struct Approved {
     /// The kernel.
     pub vmlinux: PathBuf,
@@ -136,11 +136,9 @@ pub fn approve(kernel: &Path) -> Result<Approved> {
     Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin") })
 }
 
-/// The attack guest under this hypervisor, its files in `directory`.
-pub fn attack_setup(hypervisor: &Path, directory: &Path) -> Result<Setup> {
-    let approved = approve(&bare_metal("attack-guest")?)?;
-    let directory = directory.to_path_buf();
-    Ok(Setup::new(approved.vmlinux, hypervisor.to_path_buf(), approved.list, directory))
+/// The attack guest.
+pub fn attack_guest() -> Result<Approved> {
+    approve(&bare_metal("attack-guest")?)
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

@@ -75,9 +75,12 @@ pub fn bench(options: &Options) -> Result<bool> {
 
 /// The freestanding guest's loops, under `-icount` so that the TSC counts instructions.
 fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
+    let (guest, secvisor) = (artifacts::attack_guest()?, artifacts::hypervisor()?);
+    let files = (guest.vmlinux, secvisor, guest.list);
+    let setup = Setup::new(files.0, files.1, files.2, directory.to_path_buf());
     let run = |column: Column| {
         let _progress = Progress::new(&format!("counting instructions ({})", column.name()));
-        let setup = artifacts::attack_setup(&artifacts::hypervisor()?, directory)?;
+        let setup = setup.clone();
         attack::bench(&Setup { cpu: CPU.into(), ..setup }, column)
     };
     let (plain, events, npf) = (run(Column::Plain)?, run(Column::Events)?, run(Column::Npf)?);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use clap::Args;
 use harness::Result;
 
-use crate::artifacts::{self, Guest};
+use crate::artifacts::{self, Approved, Guest};
 use crate::process::target_directory;
 
 /// Emulators that run at the same time.
@@ -66,27 +66,38 @@ impl Test {
     }
 }
 
+/// What is built once, also where that fails.
+type Built<T> = OnceLock<std::result::Result<T, String>>;
+
+fn once<T>(cell: &Built<T>, build: impl FnOnce() -> Result<T>) -> Result<&T> {
+    let built = cell.get_or_init(|| build().map_err(|error| error.to_string()));
+    built.as_ref().map_err(|error| error.clone().into())
+}
+
 /// What the tests of a run share.
 #[derive(Default)]
 pub struct Context {
-    guest: OnceLock<std::result::Result<Guest, String>>,
-    hypervisor: OnceLock<std::result::Result<PathBuf, String>>,
+    guest: Built<Guest>,
+    attack_guest: Built<Approved>,
+    hypervisor: Built<PathBuf>,
     /// Words of the command line, for the test runners that take such.
     names: Vec<String>,
 }
 
 impl Context {
-    /// The Linux guest, built once.
+    /// The Linux guest.
     pub fn guest(&self) -> Result<&Guest> {
-        let built = self.guest.get_or_init(|| artifacts::guest().map_err(|e| e.to_string()));
-        built.as_ref().map_err(|error| error.clone().into())
+        once(&self.guest, artifacts::guest)
     }
 
-    /// The hypervisor, built once.
+    /// The freestanding guest.
+    pub fn attack_guest(&self) -> Result<&Approved> {
+        once(&self.attack_guest, artifacts::attack_guest)
+    }
+
+    /// The hypervisor.
     pub fn hypervisor(&self) -> Result<&PathBuf> {
-        let built =
-            self.hypervisor.get_or_init(|| artifacts::hypervisor().map_err(|e| e.to_string()));
-        built.as_ref().map_err(|error| error.clone().into())
+        once(&self.hypervisor, artifacts::hypervisor)
     }
 
     /// An empty folder for the test of this name.

@@ -4,7 +4,6 @@ use harness::attack::{self, Column, Group, Row, Setup, rows};
 use harness::{Result, bochs};
 
 use super::{Context, Outcome, Test};
-use crate::artifacts;
 
 /// All of them.
 pub fn tests() -> Vec<Test> {
@@ -59,7 +58,9 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn setup(context: &Context, name: &str) -> Result<Setup> {
-    artifacts::attack_setup(context.hypervisor()?, &context.directory(name)?)
+    let guest = context.attack_guest()?.clone();
+    let secvisor = context.hypervisor()?.clone();
+    Ok(Setup::new(guest.vmlinux, secvisor, guest.list, context.directory(name)?))
 }
 
 fn same(one: &[String], other: &[String]) -> Result<()> {
