@@ -410,7 +410,10 @@ user_frame:   .skip 256
 boot_stack:   .skip 0x8000
 .globl boot_stack_top, trap_stack_top, gp_stack_top, df_stack_top, nmi_stack_top, low_cpl_stack_top
 boot_stack_top:
-              .skip 0x4000
+.globl trap_stack_guard
+trap_stack_guard:                   # never mapped: a handler that faults for ever ends in #DF
+              .skip 0x1000
+              .skip 0x2000
 trap_stack_top:
               .skip 0x4000
 gp_stack_top:

@@ -17,6 +17,8 @@ struct Program {
     prepare: fn(),
     /// Go back to user mode by SYSRET after a SYSCALL.
     sysret: bool,
+    /// Wait for an interrupt, with all registers set.
+    interrupted: bool,
     /// Print only every so-many-th event: for programs with many equal ones.
     every: usize,
 }
@@ -26,7 +28,8 @@ macro_rules! program {
     ($name:literal, $start:ident $(, $field:ident: $value:expr)*) => {
         Program {
             $($field: $value,)*
-            ..Program { name: $name, start: symbol!($start), prepare: || (), sysret: false, every: 1 }
+            ..Program { name: $name, start: symbol!($start), prepare: || (), sysret: false,
+                interrupted: false, every: 1 }
         }
     };
 }
@@ -69,8 +72,8 @@ pub fn run(_options: &Options) {
         program!("svm", u_svm),
         program!("call-gate", u_call_gate),
         program!("ldt-call-gate", u_ldt_gate),
-        program!("timer", u_spin, prepare: devices::arm_timer),
-        program!("nmi", u_spin, prepare: devices::arm_nmi),
+        program!("timer", u_spin, prepare: devices::arm_timer, interrupted: true),
+        program!("nmi", u_spin, prepare: devices::arm_nmi, interrupted: true),
     ];
     for program in &programs {
         tables::reset();
@@ -83,8 +86,8 @@ pub fn run(_options: &Options) {
 /// Runs one program to its end.
 fn play(program: &Program) {
     let mut next = Frame::user(program.start);
-    if matches!(program.name, "timer") {
-        next.flags |= 0x200;
+    if program.interrupted {
+        next = spinning();
     }
     let mut by_sysret = false;
     for count in 1..200 {
@@ -121,6 +124,30 @@ fn play(program: &Program) {
         }
     }
     say!("honest: {} did not end", program.name);
+}
+
+/// User mode that spins with IF = 1 and a pattern in each register, until something interrupts.
+fn spinning() -> Frame {
+    let pattern = |digit: u64| digit * 0x1111_1111_1111_1111;
+    Frame {
+        rax: pattern(1),
+        rbx: pattern(2),
+        rcx: pattern(3),
+        rdx: pattern(4),
+        rsi: pattern(5),
+        rdi: pattern(6),
+        rbp: pattern(7),
+        r8: pattern(8),
+        r9: pattern(9),
+        r10: pattern(10),
+        r11: pattern(11),
+        r12: pattern(12),
+        r13: pattern(13),
+        r14: pattern(14),
+        r15: symbol!(u_spin_end),
+        flags: 0x202,
+        ..Frame::user(symbol!(u_spin))
+    }
 }
 
 fn print(name: &str, count: usize, frame: &Frame) {

@@ -103,9 +103,10 @@ pub fn reset() {
         let flags = match frame {
             _ if text.contains(&frame) => PRESENT,
             _ if user.contains(&frame) => URW,
+            _ if frame == symbol!(trap_stack_guard) => 0,
             _ => RW,
         };
-        poke(start + index * 8, frame | flags);
+        poke(start + index * 8, if flags == 0 { 0 } else { frame | flags });
     }
     clear(symbol!(pt_window), PAGE);
     poke(symbol!(pd_window) + 8, 0);

@@ -80,11 +80,13 @@ extern "C" fn trap(frame: &mut Frame) {
     if (TIMER..TIMER + 16).contains(&frame.vector) {
         devices::end_of_interrupt();
     }
+    if frame.vector == NMI && frame.cs & 3 == 0 {
+        // Too early: it was meant for user mode.
+        devices::arm_nmi();
+        return;
+    }
     let resume = peek(symbol!(recover_rsp));
     if resume == 0 {
-        if frame.vector == NMI {
-            return;
-        }
         say!(
             "guest: stray trap vector={:#x} error={:#x} rip={:#x} cs={:#x} rsp={:#x} cr2={:#x}",
             frame.vector,

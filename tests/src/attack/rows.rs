@@ -54,7 +54,7 @@ pub struct Row {
     pub passes_npf: bool,
     /// Whether any guest may do this, so that it happens in every column.
     pub allowed: bool,
-    /// Whether the guest may be past helping after it.
+    /// Whether the guest may be past helping after it: the attack breaks its own way to recover.
     pub may_die: bool,
 }
 
@@ -139,7 +139,6 @@ const ROWS: &[Row] = &[
     Row::entry("idt-step"),
     Row::entry("idt-breakpoint"),
     Row::entry("idt-undefined"),
-    Row::entry("idt-protection"),
     Row::entry("idt-page-fault"),
     Row::entry("idt-timer"),
     Row::entry("idt-nmi"),
@@ -196,6 +195,7 @@ const ROWS: &[Row] = &[
     Row { allowed: true, ..Row::alone("reset-keyboard", Trace::Nothing, Effect::Reset) },
     Row::alone("sleep-s3", Trace::Kind(&["sleep"]), Effect::Sleep),
     Row::alone("init-io-apic", Trace::Kind(&["init"]), Effect::Reset),
+    Row { may_die: true, group: Group::Alone, ..Row::entry("idt-protection") },
     Row { may_die: true, ..Row::alone("hidden-cr3", WALK, Effect::Memory) },
 ];
 

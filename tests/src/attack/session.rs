@@ -12,10 +12,12 @@ use crate::record::{Record, field, number};
 const BOOT: Duration = Duration::from_secs(60);
 /// From one pause to the next.
 const STEP: Duration = Duration::from_secs(20);
-/// The same for a machine that is expected to sleep.
-const STEP_ASLEEP: Duration = Duration::from_secs(5);
 /// Bytes compared at the witness.
 const WATCHED: u64 = 64;
+/// Records of an attack that a verdict quotes.
+const TOLD: usize = 3;
+/// How often a machine that may have ended is asked for its state.
+const ASK: Duration = Duration::from_millis(500);
 /// What only the guest writes to SecVisor's log.
 const FORGED: &str = "secvisor: forged";
 
@@ -88,7 +90,9 @@ pub(super) fn is_recorded(row: &Row, attempt: &Attempt, records: &[Record]) -> b
 impl Session {
     fn start(setup: &Setup, machine: &Machine, column: Column, rows: &[&Row]) -> Result<Self> {
         let smp = rows.iter().any(|row| row.group == Group::Processors);
-        let machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
+        let mut machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
+        // A machine that ends stays to be looked at.
+        machine.extra.extend(["-action", "shutdown=pause"].map(String::from));
         let mut running = machine.start(&setup.place(column, "judge"), BOOT)?;
         running.wait_for("guest: ask")?;
         let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
@@ -110,7 +114,8 @@ impl Session {
             self.alive = false;
             Outcome::Failure(error.to_string())
         });
-        let records = self.records(known).into_iter().map(|record| record.line).collect();
+        let records = self.records(known).into_iter().map(|record| record.line);
+        let records = records.take(TOLD).collect();
         (outcome, records)
     }
 
@@ -153,9 +158,20 @@ impl Session {
     }
 
     fn reach(&mut self, row: &Row, what: &str) -> Result<()> {
-        let step = if row.effect == Effect::Sleep { STEP_ASLEEP } else { STEP };
-        self.running.deadline = Instant::now() + step;
-        self.running.wait_for(&format!("attack: {} {what}", row.name))
+        let end = Instant::now() + STEP;
+        loop {
+            self.running.deadline = Instant::now() + ASK;
+            let reached = self.running.wait_for(&format!("attack: {} {what}", row.name));
+            if reached.is_ok() || Instant::now() > end || self.status() != "running" {
+                return reached;
+            }
+        }
+    }
+
+    /// The machine's state in the monitor's words.
+    fn status(&self) -> String {
+        let answer = self.running.monitor("info status").unwrap_or_default();
+        answer.trim().trim_start_matches("VM status: ").lines().next().unwrap_or("").to_owned()
     }
 
     /// An attack without effect: the records decide.
@@ -175,28 +191,21 @@ impl Session {
 
     /// The guest did not come back from an attack.
     fn ended(
-        &mut self,
+        &self,
         row: &Row,
         attempt: &Attempt,
         before: &[u8],
         known: usize,
         error: &str,
     ) -> Outcome {
-        self.running.deadline = Instant::now() + Duration::from_secs(1);
-        let status = self.running.wait().ok();
-        // With -no-reboot a reset ends the machine, as a success.
-        if status == Some(0) && row.effect == Effect::Reset {
-            return if row.allowed { Outcome::Reset } else { Outcome::Succeeded };
+        match (self.status().as_str(), row.effect) {
+            ("paused (shutdown)", Effect::Reset) if row.allowed => return Outcome::Reset,
+            ("paused (shutdown)", Effect::Reset) | ("paused (suspended)", Effect::Sleep) => {
+                return Outcome::Succeeded;
+            }
+            _ => (),
         }
-        let asleep =
-            self.running.monitor("info status").is_ok_and(|text| text.contains("suspended"));
-        if row.effect == Effect::Sleep && asleep {
-            return Outcome::Succeeded;
-        }
-        let intact = match self.running.memory(attempt.witness, WATCHED) {
-            Ok(after) => after == before,
-            Err(_) => status.is_some(),
-        };
+        let intact = self.running.memory(attempt.witness, WATCHED).is_ok_and(|now| now == before);
         if row.may_die && intact && self.records(known).iter().any(|r| matches(row, attempt, r)) {
             return Outcome::Stopped;
         }

@@ -20,7 +20,7 @@ macro_rules! gate_row {
     };
 }
 
-fn aimed_gate(vector: u64, selector: u64, start: u64) -> Plan {
+pub fn aimed_gate(vector: u64, selector: u64, start: u64) -> Plan {
     let kind = if vector == 0x82 || vector == 3 { OPEN } else { CLOSED };
     tables::gate(idt_gate(vector), user_payload(), selector, kind, 0);
     Plan::user(user_payload(), start)
@@ -53,7 +53,6 @@ pub const ROWS: &[Attack] = &[
     gate_row!("idt-step", 1, u_do_step),
     gate_row!("idt-breakpoint", 3, u_do_breakpoint),
     gate_row!("idt-undefined", 6, u_do_undefined),
-    gate_row!("idt-protection", 13, u_do_protection),
     gate_row!("idt-page-fault", 14, u_do_page_fault),
     Attack {
         name: "idt-timer",

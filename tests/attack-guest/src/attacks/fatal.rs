@@ -1,12 +1,13 @@
 //! Attacks that end the machine, or the guest: each in a run of its own.
 
+use super::entry::aimed_gate;
 use super::hardware::{call, keyboard};
 use super::{Attack, Plan};
 use crate::cpu::under_secvisor;
 use crate::cpu::{inb, outb, outw};
 use crate::devices;
 use crate::memory::{PAGE, copy};
-use crate::trap::symbol;
+use crate::trap::{KERNEL_CS, symbol};
 
 /// The Q35's PM1a control port, and "sleep now, type S3".
 const PM1_CONTROL: u16 = 0x604;
@@ -41,6 +42,11 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "reset-keyboard", plan: |_| call(0x64, reset_keyboard, 0) },
     Attack { name: "sleep-s3", plan: |_| call(PM1_CONTROL.into(), sleep, 0) },
     Attack { name: "init-io-apic", plan: |_| call(devices::IO_APIC, init_by_io_apic, 0) },
+    Attack {
+        name: "idt-protection",
+        // Its own gate is what SecVisor's answer needs.
+        plan: |_| aimed_gate(13, KERNEL_CS, symbol!(u_do_protection)),
+    },
     Attack {
         name: "hidden-cr3",
         plan: |options| {
