@@ -615,6 +615,9 @@ program b_segment
     finish
 
 program b_interrupt
+    nop
+    sti
+    nop
 1:  jmp 1b
 
 # ---- far pointers (m16:32) and data -----------------------------------------------------------
