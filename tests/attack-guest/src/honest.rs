@@ -17,6 +17,8 @@ struct Program {
     prepare: fn(),
     /// Go back to user mode by SYSRET after a SYSCALL.
     sysret: bool,
+    /// RFLAGS at the start.
+    flags: u64,
     /// Wait for an interrupt, with all registers set.
     interrupted: bool,
     /// Print only every so-many-th event: for programs with many equal ones.
@@ -29,7 +31,7 @@ macro_rules! program {
         Program {
             $($field: $value,)*
             ..Program { name: $name, start: symbol!($start), prepare: || (), sysret: false,
-                interrupted: false, every: 1 }
+                flags: 2, interrupted: false, every: 1 }
         }
     };
 }
@@ -49,6 +51,9 @@ pub fn run(_options: &Options) {
         program!("step", u_step),
         program!("step-sysret", u_step, sysret: true),
         program!("step-faults", u_step_faults),
+        program!("mov-ss", u_mov_ss),
+        program!("mov-ss-step", u_mov_ss, flags: 0x102),
+        program!("segments-step", u_segments, flags: 0x102),
         program!("hw-break", u_hw_break, prepare: || {
             cpu::write_dr0(symbol!(u_hw_break_at));
             cpu::write_dr7(0x401);
@@ -85,7 +90,7 @@ pub fn run(_options: &Options) {
 
 /// Runs one program to its end.
 fn play(program: &Program) {
-    let mut next = Frame::user(program.start);
+    let mut next = Frame { flags: program.flags, ..Frame::user(program.start) };
     if program.interrupted {
         next = spinning();
     }

@@ -26,8 +26,14 @@ mod trap;
 
 use boot::Options;
 
-core::arch::global_asm!(include_str!("entry.s"));
-core::arch::global_asm!(include_str!("user.s"));
+core::arch::global_asm!(
+    include_str!("entry.s"),
+    include_str!("actions.s"),
+    include_str!("data.s"),
+    include_str!("user.s"),
+    include_str!("user_attack.s"),
+    include_str!("user_state.s"),
+);
 
 /// The first Rust code, on the guest's own page tables and stack.
 #[unsafe(no_mangle)]

@@ -2,6 +2,8 @@
 //!
 //! A row prepares (whatever a compromised kernel could prepare as mere data), then acts. Before the
 //! act the guest says what it aims at and where a success would show; the judge looks there itself.
+//!
+//! A new attack is a row here and one of the same name in the judge's table, `attack/rows.rs`.
 
 mod entry;
 mod execute;
