@@ -143,8 +143,11 @@ early_image_pointers:
     .skip 4096
 early_image:
     .skip 4096
-early_stack:
-    .skip 32768
+// SecVisor's stack; its own page tables leave the page below it out.
+    .global stack_guard
+stack_guard:
+    .skip 4096
+    .skip 65536
 early_stack_end:
 "#,
     options(att_syntax)

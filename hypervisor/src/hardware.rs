@@ -23,6 +23,8 @@ pub struct Features {
     pub giant_pages: bool,
     /// One ASID can be flushed alone.
     pub flush_by_asid: bool,
+    /// Exits tell the next instruction's address.
+    pub next_rip: bool,
 }
 
 /// Why the machine cannot keep the guarantee.
@@ -104,6 +106,7 @@ pub fn check() -> Result<Features, Unfit> {
         address_bits: if guest != 0 { guest } else { host.max(36) },
         giant_pages: features.edx & 1 << 26 != 0,
         flush_by_asid: svm.edx & 1 << 6 != 0,
+        next_rip: svm.edx & 1 << 3 != 0,
     })
 }
 

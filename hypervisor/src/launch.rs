@@ -149,7 +149,10 @@ fn prepare(
     early_tables: u64,
 ) -> ! {
     let screen = information.screen;
-    let acpi = read_acpi(memory, information);
+    let mut acpi = read_acpi(memory, information);
+    // The firmware's table only says where it should be.
+    let local_apic = cpu::read_msr(msr::APIC_BASE).unwrap_or(0) & 0x000F_FFFF_FFFF_F000;
+    acpi.local_apic = Some(local_apic);
     let image = loaded.physical;
     // Everything that SecVisor will ever need is reserved now.
     let map = &information.memory;
@@ -222,7 +225,6 @@ fn prepare(
     let start = or_refuse(linux::prepare(memory, plan.guest_low, &inputs), &screen);
 
     let others = acpi.processors.len().saturating_sub(1) as u32;
-    let local_apic = acpi.local_apic.unwrap_or(0xFEE0_0000);
     smp::park_others(memory, plan.startup, [early_tables, root], own.stacks, others, local_apic)
         .unwrap_or_else(|arrived| {
             refuse(
@@ -267,7 +269,7 @@ fn prepare(
     // SAFETY: the plan reserved both places.
     let vcpu = unsafe {
         let machine: &'static Machine = memory.place(own.machine, machine);
-        memory.place(own.vcpu, Vcpu::new(0, machine, features.flush_by_asid))
+        memory.place(own.vcpu, Vcpu::new(0, machine, &features))
     };
     enter(vcpu, &start, &screen)
 }
@@ -289,6 +291,7 @@ fn log_options(options: &Options, others: u32) {
 }
 
 /// The firmware's tables, read before anything in memory moves.
+#[inline(never)]
 fn read_acpi(memory: &Launch, information: &Information<'_>) -> AcpiTables {
     let Some(rsdp) = information.rsdp else {
         refuse(
@@ -305,12 +308,12 @@ fn read_acpi(memory: &Launch, information: &Information<'_>) -> AcpiTables {
 
 /// The pages whose every write SecVisor judges.
 fn guarded_frames(acpi: &AcpiTables) -> ArrayVec<PhysicalRange, 20> {
-    let local = acpi.local_apic.unwrap_or(0xFEE0_0000);
-    let pages = acpi.io_apics.iter().copied().chain([local, FCH_REGISTERS]);
+    let pages = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain([FCH_REGISTERS]);
     pages.filter_map(|page| PhysicalRange::new(page & !(PAGE_SIZE - 1), PAGE_SIZE)).collect()
 }
 
 /// Compares the loaded kernel with the list and fills what its code leaves of the last pages.
+#[inline(never)]
 fn approve_kernel<'a>(
     memory: &mut Launch,
     screen: &Screen,

@@ -3,6 +3,7 @@
 use policy::fault::EntryGuard;
 use policy::frame::View;
 
+use crate::hardware::Features;
 use crate::machine::Machine;
 use crate::memory::Guest;
 use crate::svm::cpu;
@@ -83,6 +84,8 @@ pub struct Vcpu {
     pub step: Option<Step>,
     /// Where a stale translation was last suspected: GPA and RIP.
     pub retried: Option<(u64, u64)>,
+    /// The processor saves the next RIP at exits (CPUID 8000_000Ah EDX bit 3).
+    saves_next_rip: bool,
     /// Every ASID of this processor must be flushed before the guest runs on.
     pub flush_owed: bool,
     /// Number of this processor.
@@ -93,8 +96,12 @@ pub struct Vcpu {
 
 const ASID_KERNEL: u64 = 1;
 const ASID_USER: u64 = 2;
+/// The ASID's half of the VMCB field that it shares with TLB control.
+const ASID: u64 = 0xFFFF_FFFF;
 const EFER_SCE: u64 = 1;
 const ALL_EXCEPTIONS: u64 = 0xFFFF_FFFF;
+/// #SX, which INIT becomes (VM_CR.R_INIT): no view lets it reach the guest.
+const SECURITY_EXCEPTION: u64 = 1 << 30;
 
 impl Vcpu {
     /// Intercepts of both views.
@@ -122,15 +129,14 @@ impl Vcpu {
     /// What ends an open segment-load step.
     const STEP: Intercepts = Intercepts::PUSHF.union(Intercepts::POPF);
 
-    /// A processor in the kernel view, with the guest's registers all zero. `flush_by_asid` is
-    /// CPUID 8000_000Ah EDX bit 6.
-    pub fn new(number: u32, machine: &'static Machine, flush_by_asid: bool) -> Self {
-        let low = |intercepts: Intercepts| intercepts.bits() << 32;
+    /// A processor in the kernel view, with the guest's registers all zero.
+    pub fn new(number: u32, machine: &'static Machine, features: &Features) -> Self {
+        let low = |intercepts: Intercepts| intercepts.bits() << 32 | SECURITY_EXCEPTION;
         let user = match machine.options.entry_guard {
             EntryGuard::Events => low(Self::ALWAYS | Self::USER_EVENTS) | ALL_EXCEPTIONS,
             EntryGuard::Npf => low(Self::ALWAYS),
         };
-        let flush = if flush_by_asid { FLUSH_THIS } else { FLUSH_ALL };
+        let flush = if features.flush_by_asid { FLUSH_THIS } else { FLUSH_ALL };
         let loads = [
             Load {
                 nested_cr3: machine.roots[0],
@@ -158,6 +164,7 @@ impl Vcpu {
             system_call: SystemCall::default(),
             step: None,
             retried: None,
+            saves_next_rip: features.next_rip,
             flush_owed: true,
             number,
             machine,
@@ -169,6 +176,13 @@ impl Vcpu {
         control.nested_control = 1;
         vcpu.apply(View::Kernel);
         vcpu
+    }
+
+    /// Where the processor does not save the next RIP, the field holds what was once there.
+    pub fn forget_stale_next_rip(&mut self) {
+        if !self.saves_next_rip {
+            self.vmcb.control.next_rip = 0;
+        }
     }
 
     /// Physical address of the host save area, for VM_HSAVE_PA.
@@ -304,7 +318,7 @@ impl Vcpu {
 
     /// Readies the flush that is owed, at the end of a slow exit.
     pub fn discharge_flush(&mut self) {
-        let asid = self.loads[self.view as usize].address_space & ALL_EXCEPTIONS;
+        let asid = self.loads[self.view as usize].address_space & ASID;
         if core::mem::take(&mut self.flush_owed) {
             self.vmcb.control.address_space = asid | FLUSH_ALL;
         } else if self.view == View::Kernel {

@@ -57,6 +57,7 @@ pub const TABLE: &[Row] = &[
     (STAR, SFMASK, Rule::Checked, "SecVisor performs SYSCALL from the user view"),
     (0xC000_0100, 0xC000_0103, Rule::Pass, "FS, GS and KernelGS bases, TSC_AUX"),
     (0xC001_0000, 0xC001_0007, Rule::Pass, "performance counters"),
+    (0xC001_001F, 0xC001_001F, Rule::Ignored, "northbridge configuration stays as it is"),
     (
         0xC001_0114,
         0xC001_011B,
@@ -65,7 +66,8 @@ pub const TABLE: &[Row] = &[
     ),
     (0xC001_011F, 0xC001_011F, Rule::Pass, "speculation control, virtual form"),
     (0xC001_0200, 0xC001_020B, Rule::Pass, "performance counters"),
-    (0xC001_1029, 0xC001_1029, Rule::Ignored, "DE_CFG: kernels set the serializing LFENCE"),
+    (0xC001_1005, 0xC001_1005, Rule::Ignored, "CPUID features stay as firmware left them"),
+    (0xC001_1020, 0xC001_102E, Rule::Ignored, "unit configuration: kernels switch errata off"),
 ];
 
 /// The rule for a register.

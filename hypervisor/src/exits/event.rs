@@ -20,6 +20,7 @@ const INVALID_TSS: u8 = 10;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 const EFER_SCE: u64 = 1;
+const EFER_LMA: u64 = 1 << 10;
 const TRAP_FLAG: u64 = 1 << 8;
 const RESUME_FLAG: u64 = 1 << 16;
 /// DR6: a single step; breakpoints 0 to 3.
@@ -44,14 +45,17 @@ pub fn exception(
     match vector {
         INVALID_OPCODE => {
             let instruction = Instruction::fetch(vcpu);
-            if vcpu.efer() & EFER_SCE != 0 && instruction.is(&[0x0F, 0x05]) {
+            let enabled = EFER_SCE | EFER_LMA;
+            if vcpu.efer() & enabled == enabled && instruction.is(&[0x0F, 0x05]) {
                 return Ok(system_call(vcpu, instruction.length(2)));
             }
         }
         // A descriptor could not be loaded: perhaps only because the tables are hidden. A second
-        // fault at the same place, with the real ones, is genuine.
+        // fault at the same place, with the real ones, is genuine. Outside long mode the step
+        // could switch tasks, which nothing ends before the new task runs.
         GENERAL_PROTECTION | INVALID_TSS
             if error_code != 0
+                && vcpu.efer() & EFER_LMA != 0
                 && vcpu.view() == View::User
                 && step.is_none_or(|step| step.rip != rip) =>
         {
@@ -82,11 +86,16 @@ fn system_call(vcpu: &mut Vcpu, length: u64) -> Resume {
         return Resume::Fault(Event::exception(INVALID_OPCODE, 0));
     }
     // The trap flag counts as SYSCALL left it.
+    trap_if_stepping(vcpu);
+    Resume::Here
+}
+
+/// #DB behind an instruction that SecVisor performed, if the guest single-steps.
+pub fn trap_if_stepping(vcpu: &mut Vcpu) {
     if vcpu.vmcb.save.rflags & TRAP_FLAG != 0 {
         vcpu.vmcb.save.dr6 |= SINGLE_STEP;
         vcpu.inject(Event::exception(DEBUG, 0));
     }
-    Resume::Here
 }
 
 /// An event that is reported behind its instruction of `length` bytes. Processors that save the
@@ -121,7 +130,7 @@ pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
 /// Whether the gate of `vector` has a lower privilege level than the guest now has.
 fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
     let save = &vcpu.vmcb.save;
-    let size = if vcpu.efer() & 1 << 10 != 0 { 16 } else { 8 };
+    let size = if vcpu.efer() & EFER_LMA != 0 { 16 } else { 8 };
     let offset = u64::from(vector) * size;
     let gate = save.idtr.base.wrapping_add(offset);
     if offset + size - 1 > u64::from(save.idtr.limit) {

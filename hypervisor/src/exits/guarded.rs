@@ -46,6 +46,5 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
         return Err(Refusal { kind: Kind::Init, gpa: Some(gpa), info: value.into() });
     }
     register(offset).write(value);
-    vcpu.vmcb.control.next_rip = 0;
-    Ok(Resume::Past(length))
+    Ok(Resume::At(vcpu.vmcb.save.rip.wrapping_add(length)))
 }

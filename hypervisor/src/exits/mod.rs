@@ -23,8 +23,10 @@ use crate::vcpu::Vcpu;
 pub enum Resume {
     /// As it stands.
     Here,
-    /// Behind the instruction of this many bytes.
+    /// Behind the instruction of this many bytes, if the processor does not tell where that is.
     Past(u64),
+    /// At this address.
+    At(u64),
     /// With this exception at the instruction.
     Fault(Event),
 }
@@ -47,12 +49,20 @@ const TABLE_WALK: u64 = 1 << 33;
 pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
     // SAFETY: by the caller's promise.
     let vcpu = unsafe { &mut *vcpu };
+    vcpu.forget_stale_next_rip();
     let exit = Exit::decode(&vcpu.vmcb);
     // Whatever an exit interrupted is delivered after it, and never lost.
     let interrupted = Event::interrupted(vcpu.vmcb.control.exit_interrupt_info);
     match handle(vcpu, exit) {
         Ok(Resume::Here) => reinject(vcpu, interrupted),
-        Ok(Resume::Past(length)) => vcpu.vmcb.advance(length),
+        Ok(Resume::Past(length)) => {
+            vcpu.vmcb.advance(length);
+            event::trap_if_stepping(vcpu);
+        }
+        Ok(Resume::At(next)) => {
+            vcpu.vmcb.advance_to(next);
+            event::trap_if_stepping(vcpu);
+        }
         Ok(Resume::Fault(event)) => event::deliver_fault(vcpu, event),
         Err(refusal) => refuse(vcpu, refusal, interrupted),
     }
@@ -97,9 +107,9 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
         Exit::Hypercall => Ok(hypercall::handle(vcpu)),
         Exit::Undefined => Ok(Resume::Fault(Event::exception(INVALID_OPCODE, 0))),
         Exit::TaskSwitch => Err(Refusal::of(Kind::TaskSwitch, 0)),
-        Exit::Init => Err(Refusal::of(Kind::Init, 0)),
+        Exit::Init => unresumable(vcpu, Kind::Init, 0),
         Exit::Shutdown => Err(Refusal::of(Kind::Shutdown, 0)),
-        Exit::Unknown(code) => Err(Refusal::of(Kind::Unknown, code)),
+        Exit::Unknown(code) => unresumable(vcpu, Kind::Unknown, code),
     }
 }
 
@@ -144,9 +154,6 @@ fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
     let machine = vcpu.machine;
     machine.record(vcpu, refusal);
     match (refusal.kind, machine.action()) {
-        (Kind::Unknown | Kind::Init, _) if refusal.gpa.is_none() && refusal.info != u64::MAX => {
-            unresumable(vcpu, refusal)
-        }
         (_, Action::Halt) => halt(),
         (Kind::Shutdown, _) => {
             log::error!("secvisor: the guest shut its processor down; resetting the machine");
@@ -171,14 +178,14 @@ fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
 }
 
 /// An exit that nobody knows how to go on from.
-fn unresumable(vcpu: &Vcpu, refusal: Refusal) -> ! {
+fn unresumable(vcpu: &Vcpu, kind: Kind, info: u64) -> ! {
+    vcpu.machine.record(vcpu, Refusal::of(kind, info));
     let control = &vcpu.vmcb.control;
     log::error!(
-        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed ({})",
+        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed",
         control.exit_code,
         control.exit_info_1,
         control.exit_info_2,
-        refusal.kind.name(),
     );
     halt()
 }

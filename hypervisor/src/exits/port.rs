@@ -45,6 +45,5 @@ pub fn handle(vcpu: &mut Vcpu, info: u64, next: u64) -> Result<Resume, Refusal> 
         let keep = if size == 4 { 0 } else { rax & !u64::from(mask) };
         vcpu.vmcb.save.rax = keep | u64::from(read & mask);
     }
-    vcpu.vmcb.control.next_rip = next;
-    Ok(Resume::Past(0))
+    Ok(Resume::At(next))
 }

@@ -20,6 +20,7 @@ unsafe extern "C" {
     static text_end: u8;
     static data_start: u8;
     static image_end: u8;
+    static stack_guard: u8;
 }
 
 /// SecVisor's image: linked for the top 2 GiB, loaded anywhere below 4 GiB.
@@ -40,9 +41,11 @@ impl Image {
 /// Flags of the page of the image at this virtual address.
 fn image_flags(page: u64) -> u64 {
     let text = &raw const text_start as u64..&raw const text_end as u64;
-    let data = &raw const data_start as u64;
+    let (data, guard) = (&raw const data_start as u64, &raw const stack_guard as u64);
     if text.contains(&page) {
         PRESENT
+    } else if page == guard {
+        0
     } else if page >= data {
         PRESENT | WRITABLE | NO_EXECUTE
     } else {

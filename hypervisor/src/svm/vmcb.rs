@@ -335,11 +335,15 @@ impl Vmcb {
     }
 
     /// Moves the instruction pointer past the instruction that exited: to where the processor
-    /// says, else by `length` bytes. Ends an interrupt shadow and the resume flag as the
-    /// instruction itself would have.
+    /// says, else by `length` bytes.
     pub fn advance(&mut self, length: u64) {
         let next = self.control.next_rip;
-        let next = if next != 0 { next } else { self.save.rip.wrapping_add(length) };
+        self.advance_to(if next != 0 { next } else { self.save.rip.wrapping_add(length) });
+    }
+
+    /// Moves the instruction pointer to `next`, and ends an interrupt shadow and the resume flag as
+    /// the instruction itself would have.
+    pub fn advance_to(&mut self, next: u64) {
         let wraps = self.save.cs.attributes & SEGMENT_LONG == 0;
         self.save.rip = if wraps { next & 0xFFFF_FFFF } else { next };
         self.control.interrupt_shadow = 0;
