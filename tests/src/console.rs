@@ -48,6 +48,11 @@ impl Console {
         String::from_utf8_lossy(&captured.bytes).replace('\r', "")
     }
 
+    /// Whether nothing can come any more.
+    pub fn ended(&self) -> bool {
+        self.inner.0.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
     /// Waits until the text contains `needle`; an error when the source ends or the deadline passes.
     pub fn wait_for(&self, needle: &str, deadline: Instant) -> Result<()> {
         let mut captured = self.inner.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,11 @@ pub const EXIT_DONE: i32 = 33;
 /// How long a monitor answer may take.
 const MONITOR_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How often a waiting test looks whether SecVisor has ended.
+const LOOK: Duration = Duration::from_secs(1);
+/// Words by which SecVisor tells its own end.
+const FATAL: [&str; 2] = ["secvisor: refused: ", "secvisor: panic: "];
+
 /// What the machine starts from.
 #[derive(Clone, Debug)]
 pub enum Boot {
@@ -164,9 +169,20 @@ pub struct Running {
 impl Running {
     /// Waits until the console holds `needle`.
     pub fn wait_for(&mut self, needle: &str) -> Result<()> {
-        self.console
-            .wait_for(needle, self.deadline)
-            .map_err(|error| self.explain(&error.to_string()))
+        loop {
+            let soon = (Instant::now() + LOOK).min(self.deadline);
+            let result = self.console.wait_for(needle, soon);
+            if let Some(end) = result.is_err().then(|| fatal(&self.log())).flatten() {
+                return Err(end.into());
+            }
+            match result {
+                Err(error) if soon == self.deadline || self.console.ended() => {
+                    return Err(self.explain(&error.to_string()));
+                }
+                Err(_) => (),
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     /// Waits until SecVisor's log holds `needle`.
@@ -174,6 +190,9 @@ impl Running {
         loop {
             if self.log().contains(needle) {
                 return Ok(());
+            }
+            if let Some(end) = fatal(&self.log()) {
+                return Err(end.into());
             }
             if Instant::now() > self.deadline || self.child.try_wait()?.is_some() {
                 let last = crate::console::tail(&self.log());
@@ -239,11 +258,14 @@ impl Running {
                 self.console.finish(Instant::now() + Duration::from_secs(5));
                 return Ok(status.code().unwrap_or(-1));
             }
+            if let Some(end) = fatal(&self.log()) {
+                return Err(end.into());
+            }
             if Instant::now() > self.deadline {
                 let last = crate::console::tail(&self.console.text());
                 return Err(self.explain(&format!("did not end within the deadline; last: {last}")));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -263,7 +285,17 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // For whoever has to find out why.
+        let _ = std::fs::write(self.log.with_file_name("console"), self.console.text());
     }
+}
+
+/// What SecVisor says when it can go on no more: nothing can follow it.
+fn fatal(log: &str) -> Option<String> {
+    let at = FATAL.iter().find_map(|word| log.find(word))?;
+    let start = log[..at].rfind('\n').map_or(0, |end| end + 1);
+    // A panic's reason stands on its second line.
+    Some(log[start..].lines().take(2).collect::<Vec<_>>().join(" "))
 }
 
 fn read_prompt(stream: &mut UnixStream) -> Result<String> {

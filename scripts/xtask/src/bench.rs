@@ -111,12 +111,12 @@ fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
 
 /// Linux: times as ratios of medians in one run, and the memory that is missing.
 fn time_linux(directory: &Path, figures: &mut Figures) -> Result<()> {
-    let guest = artifacts::guest()?;
+    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest()?);
     let mut times: [Vec<(f64, f64)>; 2] = Default::default();
     let mut memory = [0; 2];
     for _ in 0..BOOTS {
         for (way, plain) in [true, false].into_iter().enumerate() {
-            let (shell, work, usable) = boot(&guest, plain, directory)?;
+            let (shell, work, usable) = boot(&secvisor, &guest, plain, directory)?;
             times[way].push((shell, work));
             memory[way] = usable;
         }
@@ -139,10 +139,10 @@ fn time_linux(directory: &Path, figures: &mut Figures) -> Result<()> {
 }
 
 /// Seconds to the shell, seconds of the workload, and bytes of RAM that the guest was given.
-fn boot(guest: &Guest, plain: bool, directory: &Path) -> Result<(f64, f64, u64)> {
+fn boot(secvisor: &Path, guest: &Guest, plain: bool, directory: &Path) -> Result<(f64, f64, u64)> {
     let options = Run { plain, memory: MEMORY.into(), ..Run::for_tests() };
     let directory = directory.join(if plain { "linux-plain" } else { "linux" });
-    let machine = options.machine(guest, "workload", &directory)?;
+    let machine = options.machine(secvisor, guest, "workload", &directory)?;
     let progress = Progress::new("timing Linux");
     let start = Instant::now();
     let mut running = machine.start(&directory, DEADLINE)?;

@@ -73,15 +73,20 @@ struct Shown {
     workload: bool,
 }
 
-fn show(options: &Options, guest: &Guest, what: &str, directory: &Path) -> Result<Shown> {
+fn show(
+    options: &Options,
+    secvisor: &Path,
+    guest: &Guest,
+    what: &str,
+    directory: &Path,
+) -> Result<Shown> {
     let directory = directory.join(what.replace(' ', "-"));
-    let machine = options.machine(guest, "demo", &directory)?;
+    let machine = options.machine(secvisor, guest, "demo", &directory)?;
     let progress = Progress::new(&format!("attacking {what}"));
     let mut running = machine.start(&directory, DEADLINE)?;
     let result = running.wait_done();
     drop(progress);
     let (console, log) = (running.console.text(), running.log());
-    std::fs::write(directory.join("console"), &console)?;
     result.map_err(|error| {
         let refused = harness::record::refusal(&log).unwrap_or("");
         format!("{what}: {error} {refused} (see {})", directory.display())
@@ -95,12 +100,20 @@ fn show(options: &Options, guest: &Guest, what: &str, directory: &Path) -> Resul
 
 /// Runs the demo, prints its table, and says whether all held.
 pub fn demo(options: &Options) -> Result<bool> {
-    demo_with(options, &options.guest()?, &run_directory()?)
+    demo_with(options, &options.secvisor()?, &options.guest()?, &run_directory()?)
 }
 
-/// The demo with this guest, its files in `directory`.
-pub fn demo_with(options: &Options, guest: &Guest, directory: &Path) -> Result<bool> {
-    let run = |plain, what| show(&Options { plain, ..options.clone() }, guest, what, directory);
+/// The demo with this SecVisor and guest, its files in `directory`.
+pub fn demo_with(
+    options: &Options,
+    secvisor: &Path,
+    guest: &Guest,
+    directory: &Path,
+) -> Result<bool> {
+    let run = |plain, what| {
+        let options = Options { plain, ..options.clone() };
+        show(&options, secvisor, guest, what, directory)
+    };
     Ok(judge(&run(true, "without SecVisor")?, &run(false, "under SecVisor")?))
 }
 

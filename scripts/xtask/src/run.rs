@@ -1,7 +1,7 @@
 //! scripts/run: one guest on the terminal.
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
@@ -122,6 +122,11 @@ impl Options {
         words.join(" ")
     }
 
+    /// SecVisor, if these options want it.
+    pub fn secvisor(&self) -> Result<PathBuf> {
+        if self.plain { Ok(PathBuf::new()) } else { artifacts::hypervisor() }
+    }
+
     /// The guest these options ask for.
     pub fn guest(&self) -> Result<Guest> {
         let own = self.kernel.as_ref();
@@ -151,9 +156,10 @@ impl Options {
     /// The machine, with its boot CD in `directory`; `what` tells the guest's init what to do.
     pub fn machine(
         &self,
+        secvisor: &Path,
         guest: &Guest,
         what: &str,
-        directory: &std::path::Path,
+        directory: &Path,
     ) -> Result<Machine> {
         let mut append = format!("console=ttyS0 panic=-1 sv.run={what}");
         let mut initrd = Some(guest.initrd.clone());
@@ -171,7 +177,7 @@ impl Options {
             Menu { secvisor: None, kernel: Some(kernel), append, initrd, approvals: None }
         } else {
             Menu {
-                secvisor: Some((artifacts::hypervisor()?, self.secvisor_words())),
+                secvisor: Some((secvisor.to_path_buf(), self.secvisor_words())),
                 kernel: Some(guest.vmlinux.clone()),
                 append,
                 initrd,
@@ -207,7 +213,7 @@ pub fn run_directory() -> Result<PathBuf> {
 pub fn run(options: &Options) -> Result<bool> {
     let guest = options.guest()?;
     let directory = run_directory()?;
-    let mut machine = options.machine(&guest, "shell", &directory)?;
+    let mut machine = options.machine(&options.secvisor()?, &guest, "shell", &directory)?;
     machine.kvm = kvm_with_svm();
     if machine.kvm && options.cpu.is_none() {
         machine.cpu = "host".into();
@@ -255,7 +261,7 @@ fn forward(mut guest: ChildStdin) {
     std::thread::sleep(FOREVER);
 }
 
-fn on_terminal(machine: &Machine, directory: &std::path::Path) -> Result<bool> {
+fn on_terminal(machine: &Machine, directory: &Path) -> Result<bool> {
     eprintln!("Leave with control-A X.");
     let log = directory.join("secvisor.log");
     let status = machine

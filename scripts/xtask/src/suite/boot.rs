@@ -28,7 +28,7 @@ const CASES: [Case; 9] = [
     Case { name: "no-kernel", change: no_kernel, cpu: "max", says: &["kernel"] },
     Case { name: "no-policy", change: no_policy, cpu: "max", says: &["policy"] },
     Case { name: "truncated-list", change: truncated, cpu: "max", says: &["list"] },
-    Case { name: "empty-list", change: empty, cpu: "max", says: &["list"] },
+    Case { name: "empty-list", change: empty, cpu: "max", says: &["policy"] },
     Case { name: "list-of-another-kernel", change: other_kernel, cpu: "max", says: &[".text"] },
     Case { name: "kernel-is-no-elf", change: no_elf, cpu: "max", says: &["elf"] },
     Case { name: "unknown-option", change: option, cpu: "max", says: &["bogus"] },

@@ -11,7 +11,9 @@ use crate::artifacts::Guest;
 use crate::demo;
 use crate::run::{Guard, Options, SHELL, Violation};
 
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The firmware alone takes a good part of it.
+const UEFI_DEADLINE: Duration = Duration::from_secs(240);
 /// Processor models on which the kernel must leave its text alone.
 const MODELS: [&str; 3] = ["max", "qemu64,+svm,+npt", "EPYC-Rome,+svm,+npt"];
 const MEMORIES: [&str; 5] = ["64M", "96M", "256M", "1G", "4G"];
@@ -33,7 +35,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("linux/violation-halt", halt),
         Test::with_outcome("linux/demo", |context| {
             let guest = context.guest()?;
-            let held = demo::demo_with(&options(), guest, &context.directory("linux/demo")?)?;
+            let directory = context.directory("linux/demo")?;
+            let held = demo::demo_with(&options(), context.hypervisor()?, guest, &directory)?;
             if held { Ok(Outcome::Passed) } else { Err("not all held, see the table".into()) }
         }),
     ];
@@ -63,7 +66,8 @@ fn start(
     change(&mut options);
     let guest: &Guest = context.guest()?;
     let directory = context.directory(&format!("linux/{name}"))?;
-    options.machine(guest, what, &directory)?.start(&directory, DEADLINE)
+    let machine = options.machine(context.hypervisor()?, guest, what, &directory)?;
+    machine.start(&directory, if machine.uefi { UEFI_DEADLINE } else { DEADLINE })
 }
 
 fn none(log: &str) -> Result<()> {
