@@ -17,6 +17,8 @@ const FETCH: u64 = 1 << 4;
 const EVENT_VALID: u64 = 1 << 31;
 const SYSCALL: u16 = 0x050F;
 const EFER_SCE: u64 = 1;
+const EFER_LMA: u64 = 1 << 10;
+const CR4_LA57: u64 = 1 << 12;
 const TRAP_FLAG: u64 = 1 << 8;
 const RESUME_FLAG: u64 = 1 << 16;
 /// Attributes of the segments that SYSCALL loads: flat, present, ring 0 (APM vol. 3, SYSCALL).
@@ -62,25 +64,31 @@ fn mode_switch(vcpu: &mut Vcpu, guard: EntryGuard) -> bool {
     if control.exit_info_1 & FETCH == 0 || control.exit_interrupt_info & EVENT_VALID != 0 {
         return false;
     }
-    let class = vcpu.guest().class(Gpa(control.exit_info_2));
+    let gpa = Gpa(control.exit_info_2);
     let user_mode = vcpu.vmcb.save.cpl == 3;
-    match (vcpu.view(), user_mode, class) {
-        (View::Kernel, true, FrameClass::Data) => match guard {
+    if vcpu.view() == View::Kernel {
+        if !user_mode || !vcpu.guest().is_class(gpa, FrameClass::Data) {
+            return false;
+        }
+        match guard {
             EntryGuard::Events => vcpu.load_user_view(),
             EntryGuard::Npf => vcpu.load_plain(View::User),
-        },
-        (View::User, false, FrameClass::Approved) if guard == EntryGuard::Npf => {
-            vcpu.load_plain(View::Kernel);
         }
-        _ => return false,
+    } else {
+        let entry = guard == EntryGuard::Npf && !user_mode;
+        if !entry || !vcpu.guest().is_class(gpa, FrameClass::Approved) {
+            return false;
+        }
+        vcpu.load_plain(View::Kernel);
     }
     true
 }
 
-/// An interrupt became pending in user mode: it stays pending and is taken in the kernel view.
+/// An interrupt became pending in user mode: it stays pending and is taken in the kernel view. Only
+/// the user view intercepts it.
 #[inline(always)]
 fn interrupt(vcpu: &mut Vcpu) -> bool {
-    if vcpu.view() != View::User || vcpu.step.is_some() {
+    if vcpu.step.is_some() {
         return false;
     }
     vcpu.load_kernel_view();
@@ -93,13 +101,15 @@ fn interrupt(vcpu: &mut Vcpu) -> bool {
 fn system_call(vcpu: &mut Vcpu) -> bool {
     let save = &vcpu.vmcb.save;
     let rip = save.rip;
-    let long = save.cs.attributes & SEGMENT_LONG != 0;
-    // A single-stepped SYSCALL, and one across a page border, are left to the slow path.
-    if vcpu.view() != View::User || !long || save.rflags & TRAP_FLAG != 0 || vcpu.step.is_some() {
-        return false;
-    }
-    let paging = Paging::of(save.cr0, save.cr4, save.efer);
-    if paging != Paging::FourLevels || rip & 0xFFF > 0xFF8 {
+    // Left to the slow path: compatibility mode, five levels, a single-stepped SYSCALL, one across
+    // a page border. Only the user view intercepts #UD.
+    let long = save.cs.attributes & SEGMENT_LONG != 0 && save.efer & EFER_LMA != 0;
+    if !long
+        || save.cr4 & CR4_LA57 != 0
+        || save.rflags & TRAP_FLAG != 0
+        || rip & 0xFFF > 0xFF8
+        || vcpu.step.is_some()
+    {
         return false;
     }
     let guest = vcpu.guest();

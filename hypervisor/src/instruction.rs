@@ -29,12 +29,14 @@ impl Instruction {
         let long = save.cs.attributes & SEGMENT_LONG != 0 && vcpu.efer() & 1 << 10 != 0;
         let base = if long { 0 } else { save.cs.base };
         let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
-        for (index, slot) in instruction.bytes.iter_mut().enumerate() {
-            let address = base.wrapping_add(save.rip).wrapping_add(index as u64);
-            let byte = vcpu.translate(Gva(address)).and_then(|gpa| vcpu.guest().read_byte(gpa));
-            let Some(byte) = byte else { break };
-            *slot = byte;
-            instruction.valid += 1;
+        // At most two pieces: the instruction may cross a page.
+        for _ in 0..2 {
+            let address = base.wrapping_add(save.rip).wrapping_add(instruction.valid as u64);
+            let rest = &mut instruction.bytes[instruction.valid..];
+            let Some(gpa) = vcpu.translate(Gva(address)).filter(|_| !rest.is_empty()) else {
+                break;
+            };
+            instruction.valid += vcpu.guest().copy(gpa, rest);
         }
         instruction.skip_prefixes();
         instruction

@@ -3,6 +3,7 @@
 
 use core::sync::atomic::AtomicU8;
 
+use policy::PAGE_SIZE;
 use policy::address::{Gpa, PhysicalRange};
 use policy::frame::FrameClass;
 use policy::nested::TableMemory;
@@ -120,6 +121,12 @@ impl Guest {
         matches!(class, FrameClass::Data | FrameClass::Approved | FrameClass::Pending)
     }
 
+    /// Whether the frame has this class, which is not [`FrameClass::Device`].
+    #[inline(always)]
+    pub fn is_class(&self, gpa: Gpa, class: FrameClass) -> bool {
+        policy::nested::is_class_in(self.classes, gpa.frame(), class)
+    }
+
     /// The class of a frame.
     #[inline(always)]
     pub fn class(&self, gpa: Gpa) -> FrameClass {
@@ -139,17 +146,27 @@ impl Guest {
     /// The 2 bytes at `gpa`, which must not cross a page; `None` where the guest has no RAM.
     #[inline(always)]
     pub fn read_u16(&self, gpa: Gpa) -> Option<u16> {
+        #[repr(C, packed)]
+        struct Unaligned(u16);
         if !self.is_ram(gpa) || gpa.0 & 0xFFF > 0xFFE {
             return None;
         }
         // SAFETY: both bytes are in a frame that is RAM; the type asks for no alignment.
-        Some(unsafe { (gpa.0 as *const [u8; 2]).read_volatile() }).map(u16::from_le_bytes)
+        Some(unsafe { (gpa.0 as *const Unaligned).read_volatile().0 })
     }
 
-    /// The byte at `gpa`; `None` where the guest has no RAM.
-    pub fn read_byte(&self, gpa: Gpa) -> Option<u8> {
-        let word = self.read(Gpa(gpa.0 & !7))?;
-        word.to_le_bytes().get((gpa.0 & 7) as usize).copied()
+    /// Copies the bytes from `gpa` on to `to`, as far as the frame and `to` reach; returns how
+    /// many, 0 where the guest has no RAM.
+    pub fn copy(&self, gpa: Gpa, to: &mut [u8]) -> usize {
+        if !self.is_ram(gpa) {
+            return 0;
+        }
+        let count = to.len().min((PAGE_SIZE - gpa.0 % PAGE_SIZE) as usize);
+        for (offset, byte) in to.iter_mut().take(count).enumerate() {
+            // SAFETY: the byte lies in the same frame, which is RAM.
+            *byte = unsafe { (gpa.0 as *const u8).add(offset).read_volatile() };
+        }
+        count
     }
 }
 

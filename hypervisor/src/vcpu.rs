@@ -90,6 +90,7 @@ pub struct Vcpu {
     pub flush_owed: bool,
     /// Number of this processor.
     pub number: u32,
+    guest: Guest,
     /// What the processors share.
     pub machine: &'static Machine,
 }
@@ -167,6 +168,7 @@ impl Vcpu {
             saves_next_rip: features.next_rip,
             flush_owed: true,
             number,
+            guest: machine.guest,
             machine,
         };
         let control = &mut vcpu.vmcb.control;
@@ -199,7 +201,7 @@ impl Vcpu {
     /// The guest's memory.
     #[inline(always)]
     pub fn guest(&self) -> Guest {
-        self.machine.guest
+        self.guest
     }
 
     /// The guest's EFER with SVME, whatever the user view hides of it.

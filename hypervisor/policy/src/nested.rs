@@ -336,6 +336,14 @@ pub fn class_in(classes: &[AtomicU8], frame: u64) -> FrameClass {
     byte.map_or(FrameClass::Device, |byte| FrameClass::from_byte(byte.load(Ordering::Relaxed)))
 }
 
+/// Whether a frame has this class, which is not [`FrameClass::Device`]: one load and comparison,
+/// for the path that every mode switch takes.
+#[inline(always)]
+pub fn is_class_in(classes: &[AtomicU8], frame: u64, class: FrameClass) -> bool {
+    let byte = classes.get(frame as usize);
+    byte.is_some_and(|byte| byte.load(Ordering::Relaxed) == class as u8)
+}
+
 #[cfg(test)]
 #[path = "nested_tests.rs"]
 mod tests;

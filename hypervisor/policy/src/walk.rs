@@ -46,30 +46,40 @@ impl Paging {
     pub fn translate(self, cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
         match self {
             Self::Off => Some(Gpa(gva.0)),
-            Self::FourLevels => walk::<39>(cr3, gva, read),
-            Self::FiveLevels => walk::<48>(cr3, gva, read),
+            Self::FourLevels => four_levels(cr3, gva, read),
+            Self::FiveLevels => four_levels(entry(cr3, gva, 48, &read)?, gva, read),
             Self::Legacy => None,
         }
     }
 }
 
-/// Walks from the level that `TOP` is the lowest translated bit of.
+/// The present entry for `gva` in `table`, whose entries translate the bits from `shift` on.
 #[inline(always)]
-fn walk<const TOP: u32>(cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
-    let mut entry = cr3;
-    let mut shift = TOP;
-    loop {
-        let index = (gva.0 >> shift) & 0x1FF;
-        entry = read(Gpa(entry & ADDRESS | index << 3))?;
-        if entry & PRESENT == 0 {
-            return None;
-        }
-        if shift == 12 || (shift <= 30 && entry & LARGE != 0) {
-            let offset = (1u64 << shift).wrapping_sub(1);
-            return Some(Gpa(entry & ADDRESS & !offset | gva.0 & offset));
-        }
-        shift = shift.saturating_sub(9);
+fn entry(table: u64, gva: Gva, shift: u32, read: &impl Fn(Gpa) -> Option<u64>) -> Option<u64> {
+    let entry = read(Gpa(table & ADDRESS | ((gva.0 >> shift) & 0x1FF) << 3))?;
+    if entry & PRESENT != 0 { Some(entry) } else { None }
+}
+
+/// Where the leaf `entry`, which translates the bits from `shift` on, maps `gva`.
+#[inline(always)]
+fn leaf(entry: u64, gva: Gva, shift: u32) -> Option<Gpa> {
+    let offset = (1u64 << shift).wrapping_sub(1);
+    Some(Gpa(entry & ADDRESS & !offset | gva.0 & offset))
+}
+
+/// Written out level by level: this walk is the longest part of a system call.
+#[inline(always)]
+fn four_levels(root: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+    let pointers = entry(root, gva, 39, &read)?;
+    let directory = entry(pointers, gva, 30, &read)?;
+    if directory & LARGE != 0 {
+        return leaf(directory, gva, 30);
     }
+    let table = entry(directory, gva, 21, &read)?;
+    if table & LARGE != 0 {
+        return leaf(table, gva, 21);
+    }
+    leaf(entry(table, gva, 12, &read)?, gva, 12)
 }
 
 #[cfg(test)]

@@ -50,6 +50,14 @@ pub fn exception(
                 return Ok(system_call(vcpu, instruction.length(2)));
             }
         }
+        // VMRUN to INVLPGA: #GP in user mode because SVM is on, which the guest must not see.
+        GENERAL_PROTECTION if error_code == 0 => {
+            let instruction = Instruction::fetch(vcpu);
+            let svm =
+                instruction.is(&[0x0F, 0x01]) && matches!(instruction.byte(2), Some(0xD8..=0xDF));
+            let vector = if svm { INVALID_OPCODE } else { vector };
+            return Ok(Resume::Fault(Event::exception(vector, 0)));
+        }
         // A descriptor could not be loaded: perhaps only because the tables are hidden. A second
         // fault at the same place, with the real ones, is genuine. Outside long mode the step
         // could switch tasks, which nothing ends before the new task runs.

@@ -46,6 +46,8 @@ fn exits_since(before: u64) -> u64 {
 /// A loop in user mode that ends with `int 0x81`.
 fn user(name: &str, start: u64, prepare: fn()) {
     tables::reset();
+    // As kernels run whose processes have no LDT of their own.
+    cpu::lldt(0);
     prepare();
     let mut frame = Frame { r15: ITERATIONS, ..Frame::user(start) };
     frame.flags &= !0x200;
