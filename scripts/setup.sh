@@ -74,7 +74,8 @@ sv_missing() {
 sv_apt_update() {
     [ -n "${sv_updated:-}" ] && return
     sv_updated=1
-    sv_step "reading the package lists" sv_root "apt-get" apt-get update -q || true
+    sv_step "reading the package lists" sv_root "apt-get" apt-get update -q \
+        -o APT::Update::Error-Mode=any || sv_offline=" (package lists could not be read: no network?)"
 }
 
 sv_apt_install() {
@@ -84,7 +85,7 @@ sv_apt_install() {
 
 # The last error that a step gave, on one line.
 sv_reason() {
-    sed -n 's/^[Ee]\(rror\)\?: //p' "$SV_LOG" | tail -1 | cut -c1-160
+    echo "$(sed -n 's/^[Ee]\(rror\)\?: //p' "$SV_LOG" | tail -1 | cut -c1-160)${sv_offline:-}"
 }
 
 # sv_install WHAT PACKAGES...
@@ -100,8 +101,8 @@ sv_packages() {
     sv_list=$(sv_missing "$SV_PACKAGES")
     # shellcheck disable=SC2086
     if [ -n "$sv_list" ]; then
-        sv_install "what the build needs" $sv_list ||
-            sv_die "could not install $sv_list: $(sv_reason) (log: $SV_LOG)"
+        sv_install "packages for the build" $sv_list ||
+            sv_die "could not install ${sv_list% }: $(sv_reason) (log: $SV_LOG)"
     fi
     sv_list=$(sv_missing "$SV_OPTIONAL")
     [ -z "$sv_list" ] || [ -e "$SECVISOR_CACHE/no-bochs" ] && return

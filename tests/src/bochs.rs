@@ -12,6 +12,33 @@ pub fn available() -> bool {
         && Path::new("/usr/share/bochs/BIOS-bochs-latest").exists()
 }
 
+/// Magic of a multiboot2 header, and its tag that asks for a framebuffer.
+const HEADER: [u8; 4] = 0xE852_50D6_u32.to_le_bytes();
+const FRAMEBUFFER: u16 = 5;
+/// A tag that no loader knows, and passes over if it is optional.
+const NOTHING: u16 = 0x7F;
+
+/// A copy of SecVisor that does not ask for a framebuffer: GRUB crashes on the way to one with
+/// Bochs' VGA BIOS, before anything of SecVisor has run.
+pub fn without_framebuffer(secvisor: &Path, copy: &Path) -> Result<()> {
+    let mut image = std::fs::read(secvisor)?;
+    let half =
+        |image: &[u8], at: usize| Some(u16::from_le_bytes([*image.get(at)?, *image.get(at + 1)?]));
+    let start = image.windows(4).position(|part| part == HEADER).ok_or("no multiboot2 header")?;
+    let mut at = start + 16;
+    while let (Some(kind), Some(size @ 8..)) = (half(&image, at), half(&image, at + 4)) {
+        if kind == FRAMEBUFFER {
+            image[at..at + 2].copy_from_slice(&NOTHING.to_le_bytes());
+            image[at + 2] |= 1;
+        }
+        if kind == 0 {
+            break;
+        }
+        at += usize::from(size).next_multiple_of(8);
+    }
+    Ok(std::fs::write(copy, image)?)
+}
+
 /// A machine that boots `iso`.
 pub struct Machine {
     /// The CD it boots from.
