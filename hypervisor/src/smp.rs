@@ -12,8 +12,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use boot::memory::PhysicalMemory;
 use policy::address::PhysicalRange;
 
+use crate::host::device::DeviceRegister;
 use crate::host::{interrupts, paging};
-use crate::memory::{DeviceRegister, Launch};
+use crate::memory::Launch;
 use crate::svm::cpu;
 
 /// Stacks for parked processors: as many as the firmware may list, enough for an NMI each.

@@ -7,9 +7,9 @@ use policy::apic;
 use policy::violation::Kind;
 
 use super::Resume;
+use crate::host::device::DeviceRegister;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
-use crate::memory::DeviceRegister;
 use crate::vcpu::Vcpu;
 
 /// I/O APIC: index and data of its registers, and the EOI register of newer ones.

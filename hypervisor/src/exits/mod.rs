@@ -7,11 +7,12 @@ mod guarded;
 mod hypercall;
 mod msr;
 mod port;
+mod violation;
 
 use policy::address::Gpa;
 use policy::fault::{Fault, Verdict, judge};
 use policy::frame::View;
-use policy::violation::{Action, Kind};
+use policy::violation::Kind;
 
 use crate::machine::Refusal;
 use crate::svm::cpu;
@@ -31,10 +32,7 @@ pub enum Resume {
     Fault(Event),
 }
 
-/// #GP(0).
-const GENERAL_PROTECTION: (u8, u32) = (13, 0);
 const INVALID_OPCODE: u8 = 6;
-const DOUBLE_FAULT: u8 = 8;
 /// #SX: INIT, redirected by VM_CR.R_INIT.
 const SECURITY: u8 = 30;
 const CODE_FETCH: u64 = 1 << 4;
@@ -64,7 +62,7 @@ pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
             event::trap_if_stepping(vcpu);
         }
         Ok(Resume::Fault(event)) => event::deliver_fault(vcpu, event),
-        Err(refusal) => refuse(vcpu, refusal, interrupted),
+        Err(refusal) => violation::refuse(vcpu, refusal, interrupted),
     }
     // An injected event goes through the guest's gates: in the kernel view, or not at all.
     let injects = vcpu.vmcb.control.event_injection != 0;
@@ -107,9 +105,9 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
         Exit::Hypercall => Ok(hypercall::handle(vcpu)),
         Exit::Undefined => Ok(Resume::Fault(Event::exception(INVALID_OPCODE, 0))),
         Exit::TaskSwitch => Err(Refusal::of(Kind::TaskSwitch, 0)),
-        Exit::Init => unresumable(vcpu, Kind::Init, 0),
+        Exit::Init => violation::unresumable(vcpu, Kind::Init, 0),
         Exit::Shutdown => Err(Refusal::of(Kind::Shutdown, 0)),
-        Exit::Unknown(code) => unresumable(vcpu, Kind::Unknown, code),
+        Exit::Unknown(code) => violation::unresumable(vcpu, Kind::Unknown, code),
     }
 }
 
@@ -147,50 +145,4 @@ fn reinject(vcpu: &mut Vcpu, interrupted: Option<Event>) {
     {
         vcpu.inject(event);
     }
-}
-
-/// Records a violation, then does what the owner chose.
-fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
-    let machine = vcpu.machine;
-    machine.record(vcpu, refusal);
-    match (refusal.kind, machine.action()) {
-        (_, Action::Halt) => halt(),
-        (Kind::Shutdown, _) => {
-            log::error!("secvisor: the guest shut its processor down; resetting the machine");
-            cpu::reset();
-        }
-        (_, Action::Audit) if machine.allow(vcpu, refusal) => reinject(vcpu, interrupted),
-        _ => match interrupted {
-            // A fault while an exception is delivered is a double fault, and during that a shutdown.
-            Some(event) if event.is_exception() && event.vector() == DOUBLE_FAULT => {
-                machine.record(vcpu, Refusal::of(Kind::Shutdown, 0));
-                cpu::reset();
-            }
-            Some(event) if event.is_exception() => {
-                event::deliver_fault(vcpu, Event::exception(DOUBLE_FAULT, 0));
-            }
-            _ => {
-                let (vector, error_code) = GENERAL_PROTECTION;
-                event::deliver_fault(vcpu, Event::exception(vector, error_code));
-            }
-        },
-    }
-}
-
-/// An exit that nobody knows how to go on from.
-fn unresumable(vcpu: &Vcpu, kind: Kind, info: u64) -> ! {
-    vcpu.machine.record(vcpu, Refusal::of(kind, info));
-    let control = &vcpu.vmcb.control;
-    log::error!(
-        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed",
-        control.exit_code,
-        control.exit_info_1,
-        control.exit_info_2,
-    );
-    halt()
-}
-
-fn halt() -> ! {
-    log::error!("secvisor: halted");
-    cpu::stop()
 }

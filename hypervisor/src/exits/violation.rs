@@ -1,0 +1,57 @@
+//! What follows a violation: one place records it and acts.
+
+use policy::violation::{Action, Kind};
+
+use super::{event, reinject};
+use crate::machine::Refusal;
+use crate::svm::cpu;
+use crate::svm::vmcb::Event;
+use crate::vcpu::Vcpu;
+
+const DOUBLE_FAULT: u8 = 8;
+const GENERAL_PROTECTION: u8 = 13;
+
+/// Records a violation, then does what the owner chose.
+pub fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
+    let machine = vcpu.machine;
+    machine.record(vcpu, refusal);
+    match (refusal.kind, machine.action()) {
+        (_, Action::Halt) => halt(),
+        (Kind::Shutdown, _) => {
+            log::error!("secvisor: the guest shut its processor down; resetting the machine");
+            cpu::reset();
+        }
+        (_, Action::Audit) if machine.allow(vcpu, refusal) => reinject(vcpu, interrupted),
+        _ => match interrupted {
+            // A fault while an exception is delivered is a double fault, and during that a shutdown.
+            Some(event) if event.is_exception() && event.vector() == DOUBLE_FAULT => {
+                machine.record(vcpu, Refusal::of(Kind::Shutdown, 0));
+                cpu::reset();
+            }
+            Some(event) if event.is_exception() => {
+                event::deliver_fault(vcpu, Event::exception(DOUBLE_FAULT, 0));
+            }
+            _ => {
+                event::deliver_fault(vcpu, Event::exception(GENERAL_PROTECTION, 0));
+            }
+        },
+    }
+}
+
+/// An exit that nobody knows how to go on from.
+pub fn unresumable(vcpu: &Vcpu, kind: Kind, info: u64) -> ! {
+    vcpu.machine.record(vcpu, Refusal::of(kind, info));
+    let control = &vcpu.vmcb.control;
+    log::error!(
+        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed",
+        control.exit_code,
+        control.exit_info_1,
+        control.exit_info_2,
+    );
+    halt()
+}
+
+fn halt() -> ! {
+    log::error!("secvisor: halted");
+    cpu::stop()
+}
