@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use harness::Result;
 use sha2::{Digest, Sha256};
 
-/// Older results of one kind that are kept beside the newest.
+/// Results of one kind that are kept, however old.
 const KEPT: usize = 3;
+/// How long a result stays that may still be in use.
+const UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 /// The cache's own folder.
 pub fn directory() -> PathBuf {
@@ -79,7 +82,7 @@ pub fn entry(kind: &str, key: Key, make: impl FnOnce(&Path) -> Result<()>) -> Re
         make(&building)?;
         std::fs::rename(&building, &ready)?;
     }
-    File::open(&ready)?.set_modified(std::time::SystemTime::now())?;
+    File::open(&ready)?.set_modified(SystemTime::now())?;
     forget_old(&cache, kind)?;
     Ok(ready)
 }
@@ -96,5 +99,7 @@ fn forget_old(cache: &Path, kind: &str) -> Result<()> {
     }
     found.sort();
     found.reverse();
-    found.iter().skip(KEPT).try_for_each(|(_, path)| Ok(std::fs::remove_dir_all(path)?))
+    let old = |used: &SystemTime| used.elapsed().is_ok_and(|age| age > UNUSED);
+    let mut forgotten = found.iter().skip(KEPT).filter(|(used, _)| old(used));
+    forgotten.try_for_each(|(_, path)| Ok(std::fs::remove_dir_all(path)?))
 }
