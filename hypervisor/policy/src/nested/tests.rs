@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::PhysicalRange;
+use crate::frame::FrameClass;
 
 const TABLES: u64 = 0x1_0000_0000;
 
