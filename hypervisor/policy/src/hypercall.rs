@@ -169,7 +169,7 @@ mod tests {
             (3, (0x1000, 0x1000), (0x1000, 0x1000)),
             (1, (0x1001, 0x1000), (0, 0)),
             (1, (0x1000, 0x1001), (0, 0)),
-            (1, (u64::MAX & !0xFFF, 0x2000), (0, 0)), // wraps
+            (1, (0xFFFF_FFFF_FFFF_F000, 0x2000), (0, 0)), // wraps
         ] {
             assert_eq!(Unit::parse(&descriptor(kind, core, init)), Err(Error::Invalid));
         }

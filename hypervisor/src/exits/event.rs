@@ -106,12 +106,10 @@ pub fn trap_if_stepping(vcpu: &mut Vcpu) {
     }
 }
 
-/// An event that is reported behind its instruction of `length` bytes. Processors that save the
-/// next RIP push that one and want RIP left where it is (APM vol. 2, 15.20).
+/// An event that is reported behind its instruction of `length` bytes. Some processors push the
+/// saved next RIP and some RIP itself: both say the same (APM vol. 2, 15.20).
 fn trap(vcpu: &mut Vcpu, event: Event, length: u64) -> Resume {
-    if vcpu.vmcb.control.next_rip == 0 {
-        vcpu.vmcb.advance(length);
-    }
+    vcpu.vmcb.advance(length);
     vcpu.inject(event);
     Resume::Here
 }
@@ -123,8 +121,8 @@ pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
         (Some(0xCC), _) => trap(vcpu, Event::exception(BREAKPOINT, 0), instruction.length(1)),
         (Some(0xCE), _) => trap(vcpu, Event::exception(OVERFLOW, 0), instruction.length(1)),
         (Some(0xCD), Some(vector)) => {
-            // Without a saved next RIP a refused gate would leave RIP behind the instruction.
-            if vcpu.vmcb.control.next_rip == 0 && gate_refuses(vcpu, vector) {
+            // RIP will be behind the instruction, but a refused gate leaves it in front.
+            if gate_refuses(vcpu, vector) {
                 let error_code = u32::from(vector) << 3 | 2;
                 return Resume::Fault(Event::exception(GENERAL_PROTECTION, error_code));
             }
@@ -148,11 +146,9 @@ fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
     low.is_some_and(|low| (low >> 45 & 3) < u64::from(save.cpl))
 }
 
-/// INT1: #DB, reported behind the instruction, whatever the processor saves.
+/// INT1: #DB, reported behind the instruction.
 pub fn ice_breakpoint(vcpu: &mut Vcpu) -> Resume {
-    vcpu.vmcb.advance(1);
-    vcpu.inject(Event::exception(DEBUG, 0));
-    Resume::Here
+    trap(vcpu, Event::exception(DEBUG, 0), 1)
 }
 
 /// Lets one instruction run with the real descriptor tables; #DB ends it before another can.

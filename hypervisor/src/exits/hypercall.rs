@@ -8,7 +8,7 @@ use policy::hypercall::{
 };
 use policy::violation::Kind;
 
-use super::{INVALID_OPCODE, Resume};
+use super::{INVALID_OPCODE, Resume, violation};
 use crate::machine::Refusal;
 use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
@@ -57,7 +57,7 @@ fn approve_code(vcpu: &mut Vcpu) -> Result<(), Error> {
             let region = if kind == UnitKind::ModuleCore { unit.core } else { unit.init };
             let gpa = vcpu.translate(Gva(region.base));
             let refusal = Refusal { kind: Kind::Hypercall, gpa, info: region.base };
-            vcpu.machine.record(vcpu, refusal);
+            violation::record(vcpu, refusal);
             Err(Error::NotPermitted)
         }
     }

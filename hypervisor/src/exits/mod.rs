@@ -81,7 +81,7 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
     match exit {
         Exit::NestedPageFault { info, gpa } => nested_page_fault(vcpu, info, Gpa(gpa)),
         Exit::Exception { vector: SECURITY, .. } => {
-            vcpu.machine.record(vcpu, Refusal::of(Kind::Init, 0));
+            violation::record(vcpu, Refusal::of(Kind::Init, 0));
             Ok(Resume::Here)
         }
         Exit::Exception { vector, error_code, address } => {

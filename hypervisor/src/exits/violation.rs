@@ -11,6 +11,14 @@ use crate::vcpu::Vcpu;
 const DOUBLE_FAULT: u8 = 8;
 const GENERAL_PROTECTION: u8 = 13;
 
+/// Records a violation that the guest is told of in another way than by #GP.
+pub fn record(vcpu: &Vcpu, refusal: Refusal) {
+    vcpu.machine.record(vcpu, refusal);
+    if vcpu.machine.action() == Action::Halt {
+        halt();
+    }
+}
+
 /// Records a violation, then does what the owner chose.
 pub fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
     let machine = vcpu.machine;

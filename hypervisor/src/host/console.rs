@@ -7,7 +7,7 @@ use boot::options::LogPort;
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::{Config, Uart16550Tty};
+use uart_16550::{BaudRate, Config, Uart16550Tty};
 
 struct Console(Mutex<Option<Uart16550Tty<PioBackend>>>);
 
@@ -39,8 +39,10 @@ pub fn first_port(port: LogPort) -> Option<u16> {
 
 /// Sends the log to `port` from now on.
 pub fn open(port: LogPort) {
+    // A record is written while the guest waits: at 115,200 baud that is some 20 ms.
+    let config = Config { baud_rate: BaudRate::Baud115200, ..Config::default() };
     // SAFETY: the port is a PC's standard UART; SecVisor alone uses it, the guest is denied it.
-    let open = |first| unsafe { Uart16550Tty::new_port(first, Config::default()) }.ok();
+    let open = |first| unsafe { Uart16550Tty::new_port(first, config.clone()) }.ok();
     *CONSOLE.0.lock() = first_port(port).and_then(open);
     // Only the first call can succeed, and that is enough.
     let _ = log::set_logger(&CONSOLE);

@@ -62,14 +62,15 @@ impl Options {
     /// Linux's boot_params: command line at 0x228, E820 at 0x2D0 with its count at 0x1E8.
     fn read_boot_params(&mut self, params: u64) {
         self.push_string(u64::from(peek32(params + 0x228)));
-        // SecVisor's memory is RAM that the map calls reserved: the highest such below the devices.
-        for index in 0..u64::from(peek8(params + 0x1E8)) {
+        // SecVisor's memory is RAM that the map calls reserved: the longest such piece.
+        let entries = (0..u64::from(peek8(params + 0x1E8))).map(|index| {
             let entry = params + 0x2D0 + index * 20;
-            let (base, kind) = (peek(entry), peek32(entry + 16));
-            if kind != 1 && (0x10_0000..0xB000_0000).contains(&base) {
-                self.hidden = self.hidden.max(base);
-            }
-        }
+            (peek(entry), peek(entry + 8), peek32(entry + 16))
+        });
+        let ram = entries.clone().filter(|entry| entry.2 == 1);
+        let end = ram.map(|entry| entry.0 + entry.1).max().unwrap_or(0);
+        let inside = entries.filter(|entry| entry.2 != 1 && (0x10_0000..end).contains(&entry.0));
+        self.hidden = inside.max_by_key(|entry| entry.1).map_or(self.hidden, |entry| entry.0);
     }
 
     /// The multiboot2 tags; only the command line (type 1) matters.

@@ -155,9 +155,13 @@ fn spinning() -> Frame {
     }
 }
 
+const RESUME_FLAG: u64 = 1 << 16;
+
 fn print(name: &str, count: usize, frame: &Frame) {
     let cr2 = if frame.vector == PAGE_FAULT { cpu::cr2() } else { 0 };
     let dr6 = if frame.vector == DEBUG { cpu::dr6() } else { 0 };
+    // INT n pushes RF as 0; QEMU leaves it where a fault set it until the block of code ends.
+    let flags = if frame.vector >= 32 { frame.flags & !RESUME_FLAG } else { frame.flags };
     say!(
         "honest: {name} {count} vector={:#x} error={:#x} rip={:#x} cs={:#x} flags={:#x} rsp={:#x} \
          ss={:#x} cr2={cr2:#x} dr6={dr6:#x}",
@@ -165,7 +169,7 @@ fn print(name: &str, count: usize, frame: &Frame) {
         frame.error,
         frame.rip,
         frame.cs,
-        frame.flags,
+        flags,
         frame.rsp,
         frame.ss
     );

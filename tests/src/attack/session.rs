@@ -21,6 +21,11 @@ const ASK: Duration = Duration::from_millis(500);
 /// What only the guest writes to SecVisor's log.
 const FORGED: &str = "secvisor: forged";
 
+/// Whether the guest wrote to SecVisor's log.
+pub fn forged(log: &str) -> bool {
+    log.contains(FORGED)
+}
+
 /// Judges rows in a column: as few boots as possible, and a new one after each crash.
 ///
 /// # Errors
@@ -135,7 +140,7 @@ impl Session {
         let after = self.running.memory(attempt.witness, WATCHED)?;
         self.running.send("g")?;
         let effect = match row.effect {
-            Effect::Log => self.running.log().contains(FORGED),
+            Effect::Log => forged(&self.running.log()),
             Effect::Memory => before != after,
             Effect::Sleep | Effect::Reset => false,
         };

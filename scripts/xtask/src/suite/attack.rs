@@ -42,15 +42,20 @@ pub fn tests() -> Vec<Test> {
                     return Ok(Outcome::Skipped(why));
                 }
                 let setup = setup(context, &test)?;
-                same(&attack::honest(&setup, Column::Plain)?, &attack::honest(&setup, column)?)?;
+                // Without intercepted exceptions the #GP that SVM's instructions raise in user mode
+                // stays one, where a processor without SVM raises #UD.
+                let left_out = (column == Column::Npf).then_some("svm");
+                let seen = |column| attack::honest(&setup, column, left_out);
+                same(&seen(Column::Plain)?, &seen(column)?)?;
                 Ok(Outcome::Passed)
             }));
         }
     }
     tests.push(Test::with_outcome("bochs/honest", |context| {
         on_bochs(context, "bochs/honest", |setup| {
-            let plain = attack::honest_on_bochs(setup, Column::Plain)?;
-            same(&plain, &attack::honest_on_bochs(setup, Column::Events)?)?;
+            // Bochs forgets RF in #VMEXIT, so a code breakpoint there hits for ever.
+            let seen = |column| attack::honest_on_bochs(setup, column, Some("hw-break"));
+            same(&seen(Column::Plain)?, &seen(Column::Events)?)?;
             Ok(Outcome::Passed)
         })
     }));
