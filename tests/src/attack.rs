@@ -132,11 +132,11 @@ fn lines_of(text: &str, word: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
 }
 
-/// What the honest programs see, but for the one `left_out`: to be the same in every column.
+/// What the honest programs see, but for those `left_out`: to be the same in every column.
 ///
 /// # Errors
 /// If the guest does not run to its end, a program does not, or SecVisor records a violation.
-pub fn honest(setup: &Setup, column: Column, left_out: Option<&str>) -> Result<Vec<String>> {
+pub fn honest(setup: &Setup, column: Column, left_out: &[&str]) -> Result<Vec<String>> {
     let (console, log) = setup.run_part(column, "honest", false)?;
     honest_lines(&console, &log, left_out)
 }
@@ -145,18 +145,14 @@ pub fn honest(setup: &Setup, column: Column, left_out: Option<&str>) -> Result<V
 ///
 /// # Errors
 /// As [`honest`].
-pub fn honest_on_bochs(
-    setup: &Setup,
-    column: Column,
-    left_out: Option<&str>,
-) -> Result<Vec<String>> {
+pub fn honest_on_bochs(setup: &Setup, column: Column, left_out: &[&str]) -> Result<Vec<String>> {
     let ended = on_bochs(setup, column, "honest")?;
     honest_lines(&ended.console, &ended.log, left_out)
 }
 
-fn honest_lines(console: &str, log: &str, left_out: Option<&str>) -> Result<Vec<String>> {
+fn honest_lines(console: &str, log: &str, left_out: &[&str]) -> Result<Vec<String>> {
     let mut lines = lines_of(console, "honest");
-    lines.retain(|line| line.split(' ').next() != left_out);
+    lines.retain(|line| line.split(' ').next().is_none_or(|name| !left_out.contains(&name)));
     if let Some(line) = lines.iter().find(|line| line.ends_with("did not end")) {
         return Err(line.clone().into());
     }

@@ -26,6 +26,8 @@ const RESUME_FLAG: u64 = 1 << 16;
 /// DR6: a single step; breakpoints 0 to 3.
 const SINGLE_STEP: u64 = 1 << 14;
 const BREAKPOINTS: u64 = 0xF;
+/// DR6: all of what can cause #DB (B0-B3, BD, BS, BT).
+const CAUSES: u64 = BREAKPOINTS | 7 << 13;
 
 /// Delivers an exception to the guest in the kernel view, as a fault at its instruction.
 pub fn deliver_fault(vcpu: &mut Vcpu, event: Event) {
@@ -77,6 +79,11 @@ pub fn exception(
         }
         BREAKPOINT | OVERFLOW => return Ok(trap(vcpu, Event::exception(vector, 0), 1)),
         DEBUG => {
+            let save = &mut vcpu.vmcb.save;
+            // Some emulators set DR6 only when they deliver: a trap without a cause is a step.
+            if save.dr6 & CAUSES == 0 {
+                save.dr6 |= SINGLE_STEP;
+            }
             vcpu.inject(Event::exception(DEBUG, 0));
             return Ok(Resume::Here);
         }

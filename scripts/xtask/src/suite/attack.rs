@@ -44,7 +44,7 @@ pub fn tests() -> Vec<Test> {
                 let setup = setup(context, &test)?;
                 // Without intercepted exceptions the #GP that SVM's instructions raise in user mode
                 // stays one, where a processor without SVM raises #UD.
-                let left_out = (column == Column::Npf).then_some("svm");
+                let left_out: &[&str] = if column == Column::Npf { &["svm"] } else { &[] };
                 let seen = |column| attack::honest(&setup, column, left_out);
                 same(&seen(Column::Plain)?, &seen(column)?)?;
                 Ok(Outcome::Passed)
@@ -53,8 +53,10 @@ pub fn tests() -> Vec<Test> {
     }
     tests.push(Test::with_outcome("bochs/honest", |context| {
         on_bochs(context, "bochs/honest", |setup| {
-            // Bochs forgets RF in #VMEXIT, so a code breakpoint there hits for ever.
-            let seen = |column| attack::honest_on_bochs(setup, column, Some("hw-break"));
+            // Bochs forgets RF in #VMEXIT, so a code breakpoint there hits for ever; and it traps
+            // behind a stepped SYSCALL even where SFMASK clears TF, which QEMU does not.
+            let left_out = ["hw-break", "step", "step-sysret", "mov-ss-step", "segments-step"];
+            let seen = |column| attack::honest_on_bochs(setup, column, &left_out);
             same(&seen(Column::Plain)?, &seen(Column::Events)?)?;
             Ok(Outcome::Passed)
         })
