@@ -22,6 +22,9 @@ const HARDWARE_REDUCED: u32 = 1 << 20;
 /// Address space "system I/O" of a generic address structure (table 5.1).
 const SYSTEM_IO: u8 = 1;
 
+/// Offset of the base address in the HPET's table (HPET specification 1.0a, table 3).
+const HPET_ADDRESS: usize = 44;
+
 /// What the tables say.
 #[derive(Clone, Debug, Default)]
 pub struct AcpiTables {
@@ -35,6 +38,8 @@ pub struct AcpiTables {
     pub pm1_control: [Option<u16>; 2],
     /// SLP_TYPa and SLP_TYPb of S5, 0 to 7 each; `None` if the DSDT does not tell.
     pub s5_sleep_type: Option<[u8; 2]>,
+    /// Physical address of the high precision event timer, if there is one.
+    pub hpet: Option<u64>,
     /// Memory-mapped configuration space of PCI.
     pub ecam: ArrayVec<PhysicalRange, MAX_ECAM>,
 }
@@ -67,6 +72,7 @@ pub fn read<'m>(
     if let Some(mcfg) = find("MCFG")? {
         tables.read_mcfg(mcfg)?;
     }
+    tables.hpet = find("HPET")?.and_then(|hpet| u64_at(hpet, HPET_ADDRESS));
     // Firmware gets the DSDT's checksum wrong now and then, and a wrong S5 only fails to turn off.
     tables.s5_sleep_type = table(dsdt, memory).and_then(s5_sleep_type);
     Ok(tables)

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use policy::{msr, pci};
+
 use crate::svm::cpu;
 
 const EFER: u32 = 0xC000_0080;
@@ -25,6 +27,8 @@ pub struct Features {
     pub flush_by_asid: bool,
     /// Exits tell the next instruction's address.
     pub next_rip: bool,
+    /// Bits of EFER that the processor has, as [`policy::msr::efer_write`] takes them.
+    pub efer: u64,
 }
 
 /// Why the machine cannot keep the guarantee.
@@ -107,22 +111,40 @@ pub fn check() -> Result<Features, Unfit> {
         giant_pages: features.edx & 1 << 26 != 0,
         flush_by_asid: svm.edx & 1 << 6 != 0,
         next_rip: svm.edx & 1 << 3 != 0,
+        efer: [
+            (features.edx >> 11, msr::SCE),
+            (features.edx >> 20, msr::NXE),
+            (features.edx >> 25, msr::FFXSR),
+            (features.ecx >> 17, msr::TCE),
+        ]
+        .into_iter()
+        .fold(0, |bits, (feature, bit)| if feature & 1 != 0 { bits | bit } else { bits }),
     })
 }
 
 /// Whether the GART of a northbridge before family 17h re-maps addresses (BKDG, F3x90 bit 0).
 fn gart_enabled() -> bool {
-    let read = |register: u32| {
-        let address = 0x8000_0000 | 0x18 << 11 | 3 << 8 | register;
-        // SAFETY: the PCI configuration ports; reading a register there has no effect.
-        unsafe {
-            cpu::port_write(0xCF8, 4, address);
-            cpu::port_read(0xCFC, 4)
-        }
-    };
+    let read = |register: u32| pci_read(0x18 << 3 | 3, register);
     let signature = cpu::cpuid(1, 0).eax;
     let family = (signature >> 8 & 0xF) + (signature >> 20 & 0xFF);
     family < 0x17 && read(0) & 0xFFFF == 0x1022 && read(0x90) & 1 != 0
+}
+
+/// Reads a register of a function (device times 8 plus function) of PCI's bus 0, and leaves port
+/// CF8h at 0.
+fn pci_read(function: u32, register: u32) -> u32 {
+    // SAFETY: the PCI configuration ports; reading a register there has no effect.
+    unsafe {
+        cpu::port_write(0xCF8, 4, 0x8000_0000 | function << 8 | register);
+        let value = cpu::port_read(0xCFC, 4);
+        cpu::port_write(0xCF8, 4, 0);
+        value
+    }
+}
+
+/// The functions of PCI's bus 0 whose configuration the guest may not write.
+pub fn guarded_pci() -> pci::Guarded {
+    pci::Guarded::find(|function| (pci_read(function.into(), 8) >> 16) as u16)
 }
 
 /// Switches SVM on, with the host save area at `save_area`.

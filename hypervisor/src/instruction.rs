@@ -70,7 +70,7 @@ impl Instruction {
     }
 
     /// The 32 bits that a MOV to memory stores, and the instruction's length: `MOV m32, r32`,
-    /// `MOV m32, imm32`, `XCHG m32, r32` and `MOV moffs32, EAX`; `None` for every other one.
+    /// `MOV m32, imm32` and `MOV moffs32, EAX`; `None` for every other one.
     pub fn stored_value(&self, vcpu: &Vcpu) -> Option<(u32, u64)> {
         // A register of another width, or a 16-bit address, is not what drivers use.
         let prefixes = self.bytes.get(..self.prefixes)?;
@@ -94,7 +94,7 @@ impl Instruction {
         };
         let operands = 2 + sib + displacement;
         match opcode {
-            0x89 | 0x87 => {
+            0x89 => {
                 let number = register | (self.rex & 4) << 1;
                 Some((vcpu.register(number) as u32, self.length(operands)))
             }

@@ -22,7 +22,7 @@ use policy::frame::{FrameClass, View};
 use policy::nested::{Geometry, Nested};
 use policy::port::Ports;
 use policy::violation::{Action, RING_BYTES, RING_MAGIC};
-use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr};
+use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr, pci};
 use spin::Mutex;
 
 use crate::hardware::{self, Features};
@@ -157,7 +157,9 @@ fn prepare(
     // Everything that SecVisor will ever need is reserved now.
     let map = &information.memory;
     let geometry = Geometry::new(map.top_of_ram(), features.address_bits, features.giant_pages);
-    let guarded = guarded_frames(&acpi);
+    let pci = hardware::guarded_pci();
+    let guarded = guarded_frames(&acpi, &pci)
+        .unwrap_or_else(|| refuse(&screen, format_args!("too many guarded devices")));
     let regions = |range: PhysicalRange| {
         range.end().div_ceil(LARGE_PAGE_SIZE) - range.start() / LARGE_PAGE_SIZE
     };
@@ -199,9 +201,8 @@ fn prepare(
         mark(range, FrameClass::Approved);
     });
     guarded.iter().for_each(|&range| mark(range, FrameClass::Guarded));
-    [image, plan.reserved, plan.policy]
-        .into_iter()
-        .for_each(|range| mark(range, FrameClass::Hidden));
+    let own_ranges = [image, plan.reserved, plan.policy, plan.startup];
+    own_ranges.into_iter().for_each(|range| mark(range, FrameClass::Hidden));
 
     // SAFETY: the plan reserved both.
     let leaves: &'static mut [u32] = unsafe { memory.claim(own.leaves) };
@@ -235,7 +236,7 @@ fn prepare(
                 ),
             )
         });
-    smp::redirect_init();
+    let init_is_redirected = smp::redirect_init();
 
     let ram: u64 = map.ram().map(PhysicalRange::length).sum();
     let taken = image.length() + plan.reserved.length() + plan.policy.length();
@@ -247,7 +248,8 @@ fn prepare(
 
     let roots = View::ALL.map(|view| nested.root(view));
     let guest = Guest::new(nested.classes());
-    let ports = Ports::new(console::first_port(options.log), acpi.pm1_control, acpi.s5_sleep_type);
+    let ports =
+        Ports::new(console::first_port(options.log), acpi.pm1_control, acpi.s5_sleep_type, pci);
     fill_port_map(memory.bytes_mut(own.port_map), &ports);
     if let Some(map) = memory.bytes_mut(own.msr_map).first_chunk_mut() {
         msr::fill_map(map);
@@ -265,11 +267,12 @@ fn prepare(
         locked: AtomicBool::new(false),
         ring: Mutex::new(new_ring(memory, own.ring)),
         acpi,
+        efer: features.efer,
     };
     // SAFETY: the plan reserved both places.
     let vcpu = unsafe {
         let machine: &'static Machine = memory.place(own.machine, machine);
-        memory.place(own.vcpu, Vcpu::new(0, machine, &features))
+        memory.place(own.vcpu, Vcpu::new(0, machine, &features, init_is_redirected))
     };
     enter(vcpu, &start, &screen)
 }
@@ -306,10 +309,24 @@ fn read_acpi(memory: &Launch, information: &Information<'_>) -> AcpiTables {
     or_refuse(acpi::read(rsdp, &bytes), &information.screen)
 }
 
-/// The pages whose every write SecVisor judges.
-fn guarded_frames(acpi: &AcpiTables) -> ArrayVec<PhysicalRange, 20> {
-    let pages = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain([FCH_REGISTERS]);
-    pages.filter_map(|page| PhysicalRange::new(page & !(PAGE_SIZE - 1), PAGE_SIZE)).collect()
+/// What a write may interrupt a processor with: local APICs, and messages to them.
+const INTERRUPT_WINDOW: (u64, u64) = (0xFEE0_0000, 1 << 20);
+/// Bytes of a function's memory-mapped configuration.
+const FUNCTION_BYTES: u64 = 4096;
+
+/// The frames whose every write SecVisor judges; `None` if there are more than it can keep.
+fn guarded_frames(acpi: &AcpiTables, pci: &pci::Guarded) -> Option<ArrayVec<PhysicalRange, 128>> {
+    let mut frames = ArrayVec::new();
+    let registers = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain(acpi.hpet);
+    let configuration = acpi.ecam.iter().flat_map(|ecam| {
+        pci.functions().map(|function| ecam.start() + u64::from(function) * FUNCTION_BYTES)
+    });
+    let pages = registers.chain([FCH_REGISTERS]).chain(configuration);
+    let pages = pages.map(|page| (page & !(PAGE_SIZE - 1), PAGE_SIZE));
+    for (start, length) in pages.chain([INTERRUPT_WINDOW]) {
+        frames.try_push(PhysicalRange::new(start, length)?).ok()?;
+    }
+    Some(frames)
 }
 
 /// Compares the loaded kernel with the list and fills what its code leaves of the last pages.
@@ -403,6 +420,8 @@ fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
         EntryGuard::Events => fast::events,
         EntryGuard::Npf => fast::npf,
     };
+    // What was hashed in the caches is what memory holds, for uncached aliases too.
+    cpu::write_back_caches();
     cpu::clear_global_interrupt_flag();
     cpu::load_hidden_state(&vcpu.vmcb);
     // SAFETY: the VMCB is complete: nested paging on, an ASID that is not 0, the kernel view; GIF

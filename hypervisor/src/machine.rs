@@ -41,6 +41,8 @@ pub struct Machine {
     pub ring: Mutex<Ring>,
     /// What the firmware says of the machine.
     pub acpi: AcpiTables,
+    /// Bits of EFER that the processor has.
+    pub efer: u64,
 }
 
 /// The last violations, kept in RAM for a memory dump.

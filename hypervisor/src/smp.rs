@@ -147,7 +147,8 @@ pub fn park_others(
         }
         wait(1_000);
     }
-    memory.bytes_mut(frame).fill(0);
+    // A processor that the firmware does not list must not come unseen.
+    wait(50_000);
     if arrived() == expected { Ok(()) } else { Err(arrived()) }
 }
 
@@ -184,10 +185,11 @@ extern "C" fn prepare() {
     PARKED.fetch_add(1, Ordering::Release);
 }
 
-/// Makes INIT an exception and forces A20 open, where the processor can do that.
-pub fn redirect_init() {
-    if let Ok(value) = cpu::read_msr(VM_CR) {
-        // SAFETY: changes only how INIT and A20 act; a locked VM_CR refuses with #GP.
-        let _ = unsafe { cpu::write_msr(VM_CR, value | R_INIT | DIS_A20M) };
-    }
+/// Makes INIT an exception and forces A20 open, where the processor can do that. Returns whether
+/// INIT is one now.
+pub fn redirect_init() -> bool {
+    let Ok(value) = cpu::read_msr(VM_CR) else { return false };
+    // SAFETY: changes only how INIT and A20 act; a locked VM_CR refuses with #GP.
+    let _ = unsafe { cpu::write_msr(VM_CR, value | R_INIT | DIS_A20M) };
+    cpu::read_msr(VM_CR).is_ok_and(|value| value & R_INIT != 0)
 }

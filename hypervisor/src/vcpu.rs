@@ -3,11 +3,12 @@
 use policy::fault::EntryGuard;
 use policy::frame::View;
 
-use crate::hardware::Features;
 use crate::machine::Machine;
 use crate::memory::Guest;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, FLUSH_ALL, FLUSH_THIS, Intercepts, Segment, Vmcb};
+use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, Segment, Vmcb};
+
+mod build;
 
 /// General-purpose registers that VMRUN does not switch.
 #[repr(C)]
@@ -95,90 +96,13 @@ pub struct Vcpu {
     pub machine: &'static Machine,
 }
 
-const ASID_KERNEL: u64 = 1;
-const ASID_USER: u64 = 2;
 /// The ASID's half of the VMCB field that it shares with TLB control.
 const ASID: u64 = 0xFFFF_FFFF;
 const EFER_SCE: u64 = 1;
-const ALL_EXCEPTIONS: u64 = 0xFFFF_FFFF;
-/// #SX, which INIT becomes (VM_CR.R_INIT): no view lets it reach the guest.
-const SECURITY_EXCEPTION: u64 = 1 << 30;
 
 impl Vcpu {
-    /// Intercepts of both views.
-    const ALWAYS: Intercepts = Intercepts::INIT
-        .union(Intercepts::CPUID)
-        .union(Intercepts::RSM)
-        .union(Intercepts::INVD)
-        .union(Intercepts::INVLPGA)
-        .union(Intercepts::IOIO)
-        .union(Intercepts::MSR)
-        .union(Intercepts::TASK_SWITCH)
-        .union(Intercepts::SHUTDOWN)
-        .union(Intercepts::VMRUN)
-        .union(Intercepts::VMMCALL)
-        .union(Intercepts::VMLOAD)
-        .union(Intercepts::VMSAVE)
-        .union(Intercepts::STGI)
-        .union(Intercepts::CLGI)
-        .union(Intercepts::SKINIT);
-    /// What the events guard adds in the user view.
-    const USER_EVENTS: Intercepts = Intercepts::INTR
-        .union(Intercepts::NMI)
-        .union(Intercepts::SOFTWARE_INTERRUPT)
-        .union(Intercepts::ICEBP);
-    /// What ends an open segment-load step.
-    const STEP: Intercepts = Intercepts::PUSHF.union(Intercepts::POPF);
-
-    /// A processor in the kernel view, with the guest's registers all zero.
-    pub fn new(number: u32, machine: &'static Machine, features: &Features) -> Self {
-        let low = |intercepts: Intercepts| intercepts.bits() << 32 | SECURITY_EXCEPTION;
-        let user = match machine.options.entry_guard {
-            EntryGuard::Events => low(Self::ALWAYS | Self::USER_EVENTS) | ALL_EXCEPTIONS,
-            EntryGuard::Npf => low(Self::ALWAYS),
-        };
-        let flush = if features.flush_by_asid { FLUSH_THIS } else { FLUSH_ALL };
-        let loads = [
-            Load {
-                nested_cr3: machine.roots[0],
-                address_space: ASID_KERNEL,
-                exceptions_and_intercepts: low(Self::ALWAYS),
-            },
-            // The guest's TLB maintenance acts on the kernel view's ASID only, so each load of
-            // the user view starts with an empty one.
-            Load {
-                nested_cr3: machine.roots[1],
-                address_space: ASID_USER | flush,
-                exceptions_and_intercepts: user,
-            },
-        ];
-        let mut vcpu = Self {
-            vmcb: Vmcb::zeroed(),
-            host_save_area: [0; 4096],
-            registers: Registers::default(),
-            exits: 0,
-            view: View::Kernel,
-            loads,
-            hidden_efer: 0,
-            hidden_gdt_limit: 0,
-            hidden_ldtr: None,
-            system_call: SystemCall::default(),
-            step: None,
-            retried: None,
-            saves_next_rip: features.next_rip,
-            flush_owed: true,
-            number,
-            guest: machine.guest,
-            machine,
-        };
-        let control = &mut vcpu.vmcb.control;
-        control.intercepts_high = (Self::ALWAYS.union(Self::USER_EVENTS).bits() >> 32) as u32;
-        control.iopm_base = machine.port_map;
-        control.msrpm_base = machine.msr_map;
-        control.nested_control = 1;
-        vcpu.apply(View::Kernel);
-        vcpu
-    }
+    /// What ends an open segment-load step: it would show or change the trap flag.
+    const STEP: Intercepts = Intercepts::PUSHF.union(Intercepts::POPF).union(Intercepts::IRET);
 
     /// Where the processor does not save the next RIP, the field holds what was once there.
     pub fn forget_stale_next_rip(&mut self) {
@@ -298,7 +222,9 @@ impl Vcpu {
         self.step = Some(step);
         self.vmcb.save.gdtr.limit = self.hidden_gdt_limit;
         self.show_local_descriptors();
-        self.vmcb.control.exceptions_and_intercepts |= Self::STEP.bits() << 32;
+        // IRET itself may be stepped: it is ended by #DB, whatever it pops.
+        let escapes = if step.pops_flags { Self::STEP - Intercepts::IRET } else { Self::STEP };
+        self.vmcb.control.exceptions_and_intercepts |= escapes.bits() << 32;
     }
 
     /// Hides the descriptor tables again. Every exit does this first.

@@ -19,15 +19,28 @@ const NMI: u8 = 1 << 4;
 const EXTERNAL: u8 = 1 << 7;
 
 /// Whether a write of `value` to the local APIC register at `offset` (bytes into its page) may
-/// pass.
+/// pass: an allow list, since what is written elsewhere in the window becomes a message.
 pub const fn local_write_allowed(offset: u64, value: u64) -> bool {
     match offset {
         ICR_LOW => interrupts_only(value, FIXED | LOWEST_PRIORITY | NMI),
-        // LVT: timer, thermal, performance counter, LINT0, LINT1, error; the extended ones.
-        0x320 | 0x330 | 0x340 | 0x350 | 0x360 | 0x370 | 0x500..=0x53F => {
+        // LVT: machine check, timer, thermal, performance counter, LINT0, LINT1, error; extended.
+        0x2F0 | 0x320 | 0x330 | 0x340 | 0x350 | 0x360 | 0x370 | 0x500..=0x53F => {
             interrupts_only(value, FIXED | NMI | EXTERNAL)
         }
-        _ => true,
+        // ID, TPR, EOI, LDR, DFR, SVR, ESR, ICR high, timer count and divider, self-IPI; extended.
+        0x20
+        | 0x80
+        | 0xB0
+        | 0xD0
+        | 0xE0
+        | 0xF0
+        | 0x280
+        | 0x310
+        | 0x380
+        | 0x3E0
+        | 0x3F0
+        | 0x400..=0x4F0 => true,
+        _ => false,
     }
 }
 
@@ -42,6 +55,17 @@ pub const fn io_write_allowed(index: u8, value: u32) -> bool {
     index < 0x10
         || !index.is_multiple_of(2)
         || interrupts_only(value as u64, FIXED | LOWEST_PRIORITY | NMI | EXTERNAL)
+}
+
+/// Whether a write of `value` to the HPET register at `offset` may pass: comparators must not send
+/// their interrupts as writes of the guest's choice (HPET specification 1.0a, 2.3.8).
+pub const fn hpet_write_allowed(offset: u64, value: u32) -> bool {
+    const FSB_ENABLE: u32 = 1 << 14;
+    match (offset >= 0x100, offset % 0x20) {
+        (true, 0x10..) => false,
+        (true, 0) => value & FSB_ENABLE == 0,
+        _ => true,
+    }
 }
 
 /// Whether APIC_BASE (MSR 1Bh) may change from `old` to `new`: the address and the boot-processor
@@ -96,6 +120,7 @@ mod tests {
             assert!(!x2apic_write_allowed(0x800 + (offset >> 4) as u32, 5 << 8));
         }
         assert!(local_write_allowed(0xB0, u64::MAX));
+        assert!(!local_write_allowed(0, 5 << 8) && !local_write_allowed(0xFF0, 0));
     }
 
     #[test]
@@ -105,6 +130,17 @@ mod tests {
             assert!(io_write_allowed(index, 0x1_0030) && io_write_allowed(index + 1, 5 << 8));
         }
         assert!(io_write_allowed(0, 5 << 8));
+    }
+
+    #[test]
+    fn no_comparator_writes_to_memory() {
+        for timer in 0..32 {
+            let base = 0x100 + timer * 0x20;
+            assert!(hpet_write_allowed(base, 0x4) && !hpet_write_allowed(base, 0x4004));
+            assert!(hpet_write_allowed(base + 8, u32::MAX));
+            assert!(!hpet_write_allowed(base + 0x10, 0) && !hpet_write_allowed(base + 0x14, 0));
+        }
+        assert!(hpet_write_allowed(0x10, 3));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod frame;
 pub mod hypercall;
 pub mod msr;
 pub mod nested;
+pub mod pci;
 pub mod port;
 pub mod violation;
 pub mod walk;

@@ -56,6 +56,7 @@ pub const TABLE: &[Row] = &[
     (EFER, EFER, Rule::Shadowed, "SVME is hidden, SCE is off in the user view"),
     (STAR, SFMASK, Rule::Checked, "SecVisor performs SYSCALL from the user view"),
     (0xC000_0100, 0xC000_0103, Rule::Pass, "FS, GS and KernelGS bases, TSC_AUX"),
+    (0xC000_2000, 0xC000_2FFF, Rule::Ignored, "machine check banks stay as firmware left them"),
     (0xC001_0000, 0xC001_0007, Rule::Pass, "performance counters"),
     (0xC001_001F, 0xC001_001F, Rule::Ignored, "northbridge configuration stays as it is"),
     (
@@ -102,19 +103,26 @@ fn exits(msr: u32) -> u8 {
     }
 }
 
-const SCE: u64 = 1;
+/// System call extensions.
+pub const SCE: u64 = 1;
 const LME: u64 = 1 << 8;
 const LMA: u64 = 1 << 10;
 /// Secure virtual machine enable: set while the guest runs, never seen by it.
 pub const SVME: u64 = 1 << 12;
-/// What the guest may change: SCE, LME, NXE, FFXSR, TCE, and LMA as it is.
-const GUEST_EFER: u64 = SCE | LME | LMA | 1 << 11 | 1 << 14 | 1 << 15;
+/// No-execute pages.
+pub const NXE: u64 = 1 << 11;
+/// Fast FXSAVE and FXRSTOR.
+pub const FFXSR: u64 = 1 << 14;
+/// Translation cache extension.
+pub const TCE: u64 = 1 << 15;
 
 /// EFER after the guest wrote `new` where the hardware holds `old`; `None` if it must get #GP:
-/// a bit that it may not set, or LME changed while `paging` is on (APM vol. 2, 3.1.7).
-pub const fn efer_write(old: u64, new: u64, paging: bool) -> Option<u64> {
+/// a bit that is not `supported` (of those above; any other is never the guest's), or LME changed
+/// while `paging` is on (APM vol. 2, 3.1.7).
+pub const fn efer_write(old: u64, new: u64, paging: bool, supported: u64) -> Option<u64> {
     let lme_changes = (old ^ new) & LME != 0;
-    if new & !GUEST_EFER != 0 || (paging && lme_changes) {
+    let known = supported & (SCE | NXE | FFXSR | TCE) | LME | LMA;
+    if new & !known != 0 || (paging && lme_changes) {
         return None;
     }
     Some(new & !LMA | old & LMA | SVME)
@@ -187,10 +195,15 @@ mod tests {
 
     #[test]
     fn efer_keeps_svme_and_lma() {
-        assert_eq!(efer_write(SVME | LMA | LME, LME | SCE, true), Some(SVME | LMA | LME | SCE));
-        assert_eq!(efer_write(SVME, SVME, false), None);
-        assert_eq!(efer_write(SVME | LMA | LME, SCE, true), None);
-        assert_eq!(efer_write(SVME, 1 << 20, false), None);
+        assert_eq!(
+            efer_write(SVME | LMA | LME, LME | SCE, true, SCE | NXE),
+            Some(SVME | LMA | LME | SCE)
+        );
+        assert_eq!(efer_write(SVME, SVME, false, SCE | NXE), None);
+        assert_eq!(efer_write(SVME | LMA | LME, SCE, true, SCE | NXE), None);
+        assert_eq!(efer_write(SVME, 1 << 20, false, SCE | NXE), None);
+        assert_eq!(efer_write(SVME, TCE, false, SCE | NXE), None);
+        assert_eq!(efer_write(SVME, TCE, false, TCE | 1 << 20), Some(SVME | TCE));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! I/O ports that can reset a processor, move memory, enter a sleep state or forge the log.
 
+use crate::pci;
 use crate::violation::Kind;
 
 /// An access to a port, as the processor reports it (APM vol. 2, 15.10.2).
@@ -28,13 +29,15 @@ pub enum Verdict {
     Violation(Kind),
 }
 
-/// Ports that SecVisor watches, and what it remembers of the keyboard controller.
-#[derive(Clone, Debug, Default)]
+/// Ports that SecVisor watches, and what it remembers of what was written to them.
+#[derive(Clone, Debug)]
 pub struct Ports {
     log: Option<u16>,
     sleep: [Option<u16>; 2],
     soft_off: Option<[u8; 2]>,
     output_port_next: bool,
+    pci: pci::Guarded,
+    pci_address: u32,
 }
 
 const KEYBOARD_DATA: u16 = 0x60;
@@ -42,6 +45,9 @@ const KEYBOARD_COMMAND: u16 = 0x64;
 const SYSTEM_CONTROL_A: u16 = 0x92;
 const RESET_CONTROL: u16 = 0xCF9;
 const PCI_ADDRESS: u16 = 0xCF8;
+const PCI_DATA: u16 = 0xCFC;
+/// QEMU's firmware configuration can write anywhere in memory, from here.
+const FIRMWARE_CONFIGURATION_DMA: u16 = 0x514;
 /// Index and data of the FCH's power management registers, which can move PM1_CNT.
 const POWER_MANAGEMENT: [u16; 2] = [0xCD6, 0xCD7];
 const UART_PORTS: u16 = 8;
@@ -51,14 +57,21 @@ const SLEEP_ENABLE: u32 = 1 << 13;
 
 impl Ports {
     /// `log` is the first port of SecVisor's own UART, `sleep` are the PM1 control registers and
-    /// `soft_off` the sleep types of S5 for them (ACPI 4.8.3.2).
-    pub const fn new(log: Option<u16>, sleep: [Option<u16>; 2], soft_off: Option<[u8; 2]>) -> Self {
-        Self { log, sleep, soft_off, output_port_next: false }
+    /// `soft_off` the sleep types of S5 for them (ACPI 4.8.3.2). Port CF8h holds 0.
+    pub const fn new(
+        log: Option<u16>,
+        sleep: [Option<u16>; 2],
+        soft_off: Option<[u8; 2]>,
+        pci: pci::Guarded,
+    ) -> Self {
+        // Whoever ran before may have left the keyboard controller waiting for its output port.
+        Self { log, sleep, soft_off, output_port_next: true, pci, pci_address: 0 }
     }
 
     /// Every port whose accesses must exit.
     pub fn watched(&self) -> impl Iterator<Item = u16> + '_ {
         let spans = self.log.into_iter().map(|port| (port, UART_PORTS));
+        let spans = spans.chain([(FIRMWARE_CONFIGURATION_DMA, 8), (PCI_DATA, 4)]);
         let sleep = self.sleep.into_iter().flatten().map(|port| (port, 2));
         let fixed = [KEYBOARD_DATA, KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL];
         let fixed = fixed.into_iter().chain(POWER_MANAGEMENT).map(|port| (port, 1));
@@ -69,14 +82,26 @@ impl Ports {
     /// Judges an access that touches a watched port.
     pub fn judge(&mut self, access: &Access) -> Verdict {
         let touches = |port: u16| port.wrapping_sub(access.port) < u16::from(access.size);
-        if let Some(log) = self.log
-            && (0..UART_PORTS).any(|index| touches(log.wrapping_add(index)))
+        let touches_span =
+            |first: u16, count| (0..count).any(|index| touches(first.wrapping_add(index)));
+        if self.log.is_some_and(|log| touches_span(log, UART_PORTS))
+            || touches_span(FIRMWARE_CONFIGURATION_DMA, 8)
         {
             return Verdict::Absent;
         }
         let Some(value) = access.write else { return Verdict::Pass(0) };
         if access.port == PCI_ADDRESS && access.size == 4 && !access.string {
+            self.pci_address = value;
             return Verdict::Pass(value);
+        }
+        if touches_span(PCI_DATA, 4) {
+            let lane = access.port.wrapping_sub(PCI_DATA);
+            let allowed = self.pci.write_allowed(self.pci_address, lane, access.size);
+            return if allowed && !access.string {
+                Verdict::Pass(value)
+            } else {
+                Verdict::Violation(Kind::Port)
+            };
         }
         for (index, sleep) in self.sleep.into_iter().enumerate() {
             let Some(sleep) = sleep else { continue };
@@ -95,10 +120,11 @@ impl Ports {
         if access.size != 1 || access.string {
             return Verdict::Violation(Kind::Port);
         }
-        let expects_output_port = core::mem::take(&mut self.output_port_next);
         match (access.port, value & 0xFF) {
-            (KEYBOARD_DATA, value) if expects_output_port => {
-                Verdict::Pass(value | OUTPUT_PORT_KEEP)
+            // The command waits for its data, whatever is written elsewhere in between.
+            (KEYBOARD_DATA, value) => {
+                let output_port = core::mem::take(&mut self.output_port_next);
+                Verdict::Pass(if output_port { value | OUTPUT_PORT_KEEP } else { value })
             }
             (KEYBOARD_COMMAND, 0xD1) => {
                 self.output_port_next = true;
@@ -127,8 +153,12 @@ fn judge_sleep(value: u32, written: Option<u32>, soft_off: Option<u8>) -> Verdic
 mod tests {
     use super::*;
 
+    fn new(log: Option<u16>, sleep: [Option<u16>; 2], soft_off: Option<[u8; 2]>) -> Ports {
+        Ports::new(log, sleep, soft_off, pci::Guarded::find(|_| 0x0600))
+    }
+
     fn ports() -> Ports {
-        Ports::new(Some(0x2F8), [Some(0x604), None], Some([0, 0]))
+        new(Some(0x2F8), [Some(0x604), None], Some([0, 0]))
     }
 
     fn out(ports: &mut Ports, port: u16, size: u8, value: u32) -> Verdict {
@@ -147,12 +177,12 @@ mod tests {
 
     #[test]
     fn sleep_is_refused_but_for_soft_off() {
-        let mut off_only = Ports::new(None, [Some(0x604), None], Some([5, 0]));
+        let mut off_only = new(None, [Some(0x604), None], Some([5, 0]));
         assert_eq!(
             out(&mut off_only, 0x604, 2, 5 << 10 | 1 << 13),
             Verdict::Pass(5 << 10 | 1 << 13)
         );
-        let mut unknown = Ports::new(None, [Some(0x604), None], None);
+        let mut unknown = new(None, [Some(0x604), None], None);
         for ports in [&mut off_only, &mut unknown] {
             assert_eq!(out(ports, 0x604, 2, 1 << 10 | 1 << 13), Verdict::Violation(Kind::Sleep));
             assert_eq!(out(ports, 0x604, 4, 1 << 10 | 1 << 13), Verdict::Violation(Kind::Sleep));
@@ -183,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn nothing_in_between_makes_the_output_port_forgotten() {
+        for (port, value) in [(0x64, 0xFF), (0x64, 0xAE), (0x92, 0), (0xCF9, 0)] {
+            let mut ports = ports();
+            out(&mut ports, 0x60, 1, 0);
+            out(&mut ports, 0x64, 1, 0xD1);
+            out(&mut ports, port, 1, value);
+            assert_eq!(out(&mut ports, 0x60, 1, 0xDC), Verdict::Pass(0xDF), "{port:#x}");
+        }
+        assert_eq!(out(&mut ports(), 0x60, 1, 0), Verdict::Pass(3), "left waiting by the firmware");
+    }
+
+    #[test]
+    fn memory_routing_stays() {
+        let mut ports = ports();
+        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_0060), Verdict::Pass(0x8000_0060));
+        for (port, size) in [(0xCFC, 4), (0xCFD, 1), (0xCFE, 2), (0xCFB, 2), (0xCFF, 2)] {
+            assert_eq!(out(&mut ports, port, size, 1), Verdict::Violation(Kind::Port));
+        }
+        out(&mut ports, 0xCF8, 4, 0x8000_0010);
+        assert_eq!(out(&mut ports, 0xCFC, 4, 5), Verdict::Pass(5));
+        let string = Access { port: 0xCFC, size: 4, string: true, write: Some(5) };
+        assert_eq!(ports.judge(&string), Verdict::Violation(Kind::Port));
+        assert_eq!(out(&mut ports, 0x518, 4, 5), Verdict::Absent);
+    }
+
+    #[test]
     fn resets_become_full_resets() {
         let mut ports = ports();
         for (port, value) in
@@ -201,6 +257,6 @@ mod tests {
         for port in [0x2F8, 0x2FF, 0x604, 0x605, 0x60, 0x64, 0x92, 0xCF9, 0xCD6, 0xCD7] {
             assert!(watched.contains(&port), "{port:#x}");
         }
-        assert_eq!(watched.len(), 16);
+        assert_eq!(watched.len(), 28);
     }
 }

@@ -13,8 +13,15 @@ const OSXSAVE: u32 = 1 << 27;
 const SYSENTER: u32 = 1 << 11;
 const OS_PROTECTION_KEYS: u32 = 1 << 4;
 const SVM_AND_SKINIT: u32 = 1 << 2 | 1 << 12;
-/// Counting retired instructions is switched on in HWCR, which the guest may not write.
-const INSTRUCTIONS_RETIRED: u32 = 1 << 1;
+/// Leaf 8000_0008h: counting retired instructions is switched on in HWCR, which the guest may not
+/// write; INVLPGB is off in the VMCB.
+const INSTRUCTIONS_RETIRED_AND_INVLPGB: u32 = 1 << 1 | 1 << 3;
+/// Leaf 7: shadow stacks, whose registers the guest may not write, and five-level paging.
+const SHADOW_STACKS_AND_LA57: u32 = 1 << 7 | 1 << 16;
+/// Leaf 7: indirect branch tracking, as shadow stacks.
+const BRANCH_TRACKING: u32 = 1 << 20;
+/// Leaf 8000_0021h: automatic IBRS, a bit of EFER that the guest may not set.
+const AUTOMATIC_IBRS: u32 = 1 << 8;
 
 /// SecVisor's own leaves.
 fn own_leaf(vcpu: &Vcpu, leaf: u32) -> CpuidResult {
@@ -49,10 +56,18 @@ pub fn handle(vcpu: &mut Vcpu) -> Resume {
             result.ecx = result.ecx & !OSXSAVE | bit_if(OSXSAVE, 18) | HYPERVISOR;
             result.edx &= !SYSENTER;
         }
-        7 => result.ecx = result.ecx & !OS_PROTECTION_KEYS | bit_if(OS_PROTECTION_KEYS, 22),
+        7 if subleaf == 0 => {
+            let hidden = OS_PROTECTION_KEYS | SHADOW_STACKS_AND_LA57;
+            result.ecx = result.ecx & !hidden | bit_if(OS_PROTECTION_KEYS, 22);
+            result.edx &= !BRANCH_TRACKING;
+        }
         0x8000_0001 => result.ecx &= !SVM_AND_SKINIT,
-        0x8000_0008 => result.ebx &= !INSTRUCTIONS_RETIRED,
-        0x8000_000A | 0x8000_001F => result = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+        0x8000_0008 => result.ebx &= !INSTRUCTIONS_RETIRED_AND_INVLPGB,
+        0x8000_0021 => result.eax &= !AUTOMATIC_IBRS,
+        // SVM, memory encryption, and performance counters whose control the guest may not write.
+        0x8000_000A | 0x8000_001F | 0x8000_0022 => {
+            result = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 }
+        }
         _ => {}
     }
     vcpu.vmcb.save.rax = result.eax.into();

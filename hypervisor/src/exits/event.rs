@@ -184,7 +184,7 @@ pub fn finish_step(vcpu: &mut Vcpu, step: Step) -> Resume {
         abandon_step(vcpu, step);
     }
     let save = &mut vcpu.vmcb.save;
-    let hit = save.dr6 & BREAKPOINTS & enabled_breakpoints(save.dr7);
+    let hit = save.dr6 & !step.dr6 & BREAKPOINTS & enabled_breakpoints(save.dr7);
     let stepped = if step.trap_flag != 0 { SINGLE_STEP } else { 0 };
     save.dr6 = step.dr6;
     if hit | stepped != 0 {

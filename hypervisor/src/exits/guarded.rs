@@ -1,4 +1,5 @@
-//! Writes to the pages of the local APIC and the I/O APICs, by the rules of [`policy::apic`].
+//! Writes to the registers of the local APIC, the I/O APICs and the HPET, by the rules of
+//! [`policy::apic`].
 #![allow(unsafe_code, reason = "performs the device writes that the policy lets through")]
 
 use policy::PAGE_SIZE;
@@ -39,6 +40,11 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
             }
             _ => false,
         }
+    } else if acpi.hpet == Some(page) {
+        if !apic::hpet_write_allowed(offset, value) {
+            return refused;
+        }
+        true
     } else {
         return refused;
     };

@@ -10,7 +10,7 @@ mod port;
 mod violation;
 
 use policy::address::Gpa;
-use policy::fault::{Fault, Verdict, judge};
+use policy::fault::{EntryGuard, Fault, Verdict, judge};
 use policy::frame::View;
 use policy::violation::Kind;
 
@@ -64,6 +64,11 @@ pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
         Ok(Resume::Fault(event)) => event::deliver_fault(vcpu, event),
         Err(refusal) => violation::refuse(vcpu, refusal, interrupted),
     }
+    // Kernel mode never runs in the user view, whatever led here.
+    let guarded = vcpu.machine.options.entry_guard == EntryGuard::Events;
+    if guarded && vcpu.vmcb.save.cpl < 3 {
+        vcpu.enter_kernel_view();
+    }
     // An injected event goes through the guest's gates: in the kernel view, or not at all.
     let injects = vcpu.vmcb.control.event_injection != 0;
     assert!(!injects || vcpu.view() == View::Kernel, "event injected in the user view");
@@ -112,6 +117,7 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
 }
 
 fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Refusal> {
+    let retried = vcpu.retried.take();
     let fault = Fault {
         fetch: info & CODE_FETCH != 0,
         write: info & WRITE != 0,
@@ -126,7 +132,8 @@ fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Ref
         Verdict::Guarded => return Err(Refusal::at(Kind::Write, gpa)),
         Verdict::Retry => {
             let here = Some((gpa.0, vcpu.vmcb.save.rip));
-            if core::mem::replace(&mut vcpu.retried, here) == here {
+            vcpu.retried = here;
+            if retried == here {
                 vcpu.retried = None;
                 return Err(Refusal { kind: Kind::Unknown, gpa: Some(gpa), info });
             }
@@ -135,7 +142,6 @@ fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Ref
         }
         Verdict::Violation(kind) => return Err(Refusal { kind, gpa: Some(gpa), info }),
     }
-    vcpu.retried = None;
     Ok(Resume::Here)
 }
 

@@ -43,7 +43,7 @@ pub fn write(vcpu: &mut Vcpu) -> Result<Resume, Refusal> {
         Rule::Ignored => return Ok(Resume::Past(2)),
         Rule::Shadowed => {
             let paging = vcpu.vmcb.save.cr0 & PAGING != 0;
-            let Some(efer) = msr::efer_write(vcpu.efer(), value, paging) else {
+            let Some(efer) = msr::efer_write(vcpu.efer(), value, paging, vcpu.machine.efer) else {
                 return Ok(general_protection());
             };
             vcpu.vmcb.save.efer = efer;

@@ -18,6 +18,7 @@ impl ExitCode {
     pub const POPF: Self = Self(0x71);
     pub const CPUID: Self = Self(0x72);
     pub const RSM: Self = Self(0x73);
+    pub const IRET: Self = Self(0x74);
     pub const SOFTWARE_INTERRUPT: Self = Self(0x75);
     pub const INVD: Self = Self(0x76);
     pub const INVLPGA: Self = Self(0x7A);
@@ -48,7 +49,7 @@ pub enum Exit {
     SoftwareInterrupt,
     /// INT1.
     IceBreakpoint,
-    /// PUSHF or POPF while a segment load is being stepped.
+    /// PUSHF, POPF or IRET while a segment load is being stepped.
     Flags,
     /// INIT.
     Init,
@@ -98,7 +99,7 @@ impl Exit {
             }
             ExitCode::INTR | ExitCode::NMI => Self::PendingInterrupt,
             ExitCode::INIT => Self::Init,
-            ExitCode::PUSHF | ExitCode::POPF => Self::Flags,
+            ExitCode::PUSHF | ExitCode::POPF | ExitCode::IRET => Self::Flags,
             ExitCode::CPUID => Self::Cpuid,
             ExitCode::SOFTWARE_INTERRUPT => Self::SoftwareInterrupt,
             ExitCode::INVD => Self::Invd,

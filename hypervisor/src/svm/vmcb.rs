@@ -20,6 +20,8 @@ bitflags::bitflags! {
         const CPUID = 1 << 18;
         /// RSM.
         const RSM = 1 << 19;
+        /// IRET.
+        const IRET = 1 << 20;
         /// INT n.
         const SOFTWARE_INTERRUPT = 1 << 21;
         /// INVD.

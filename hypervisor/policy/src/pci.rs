@@ -1,0 +1,123 @@
+//! PCI configuration that could move memory, its routing or the registers that SecVisor guards.
+//!
+//! Host bridges and the data fabric decide where memory is, ISA bridges where the sleep register
+//! is, an IOMMU where its registers are; all of it from register 40h on. Those functions lie on
+//! bus 0 and are found at launch by their class.
+
+/// Registers that every function has, base addresses and command among them: the guest's.
+const HEADER_BYTES: u16 = 0x40;
+/// Interrupt routing of ISA bridges, which kernels set up.
+const INTERRUPT_ROUTING: core::ops::Range<u16> = 0x60..0x6C;
+/// Bytes of a function's configuration space by ports.
+const PORT_SPACE: u16 = 0x100;
+
+/// What a function's class makes of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    Ordinary,
+    Guarded,
+    GuardedButForRouting,
+}
+
+/// The role of a class: base class and subclass, the high half of register 8.
+const fn role(class: u16) -> Role {
+    match class {
+        0x0600 | 0x0680 | 0x0806 => Role::Guarded,
+        0x0601 => Role::GuardedButForRouting,
+        _ => Role::Ordinary,
+    }
+}
+
+/// The functions of bus 0 whose configuration is guarded.
+#[derive(Clone, Debug)]
+pub struct Guarded {
+    /// By device and function number.
+    roles: [Role; 256],
+}
+
+impl Guarded {
+    /// Asks for the class of every function of bus 0: `class` gets device times 8 plus function
+    /// and gives base class and subclass, FFFFh where there is none.
+    pub fn find(class: impl Fn(u8) -> u16) -> Self {
+        let mut roles = [Role::Ordinary; 256];
+        for (slot, function) in roles.iter_mut().zip(0..=u8::MAX) {
+            *slot = role(class(function));
+        }
+        Self { roles }
+    }
+
+    /// The guarded functions, device times 8 plus function.
+    pub fn functions(&self) -> impl Iterator<Item = u8> + '_ {
+        let numbered = self.roles.iter().zip(0..=u8::MAX);
+        numbered.filter(|(role, _)| **role != Role::Ordinary).map(|(_, function)| function)
+    }
+
+    /// Whether `size` bytes may be written `lane` bytes behind the register that `address`, as
+    /// written to port CF8h, names.
+    pub fn write_allowed(&self, address: u32, lane: u16, size: u8) -> bool {
+        let [register, function, bus, flags] = address.to_le_bytes();
+        let first = u16::from(register & 0xFC).saturating_add(lane);
+        let last = first.saturating_add(u16::from(size)).saturating_sub(1);
+        if last >= PORT_SPACE || u16::from(size).saturating_add(lane) > 4 {
+            return false;
+        }
+        // Bits 24 to 27 of the address extend the register's number on AMD's processors.
+        let header = last < HEADER_BYTES && flags & 0xF == 0;
+        let routing = INTERRUPT_ROUTING.contains(&first) && INTERRUPT_ROUTING.contains(&last);
+        match self.roles.get(usize::from(function)) {
+            _ if bus != 0 || header => true,
+            Some(Role::Ordinary) => true,
+            Some(Role::GuardedButForRouting) => routing && flags & 0xF == 0,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine like QEMU's q35, and one function of AMD's data fabric.
+    fn machine() -> Guarded {
+        Guarded::find(|function| match function {
+            0x00 => 0x0600,
+            0xF8 => 0x0601,
+            0xFA => 0x0106,
+            0xC3 => 0x0600,
+            _ => 0xFFFF,
+        })
+    }
+
+    fn allowed(function: u8, register: u8, lane: u16, size: u8) -> bool {
+        let address = 0x8000_0000 | u32::from(function) << 8 | u32::from(register);
+        machine().write_allowed(address, lane, size)
+    }
+
+    #[test]
+    fn what_routes_memory_is_guarded() {
+        assert_eq!(machine().functions().collect::<Vec<_>>(), [0, 0xC3, 0xF8]);
+        assert!(!allowed(0x00, 0x60, 0, 4), "PCIEXBAR");
+        assert!(!allowed(0x00, 0x9C, 1, 1), "SMRAM");
+        assert!(!allowed(0xF8, 0x40, 0, 4), "PMBASE");
+        assert!(!allowed(0xF8, 0xF0, 0, 1), "RCBA");
+        assert!(!allowed(0xC3, 0x90, 0, 4), "GART");
+    }
+
+    #[test]
+    fn what_kernels_set_up_is_not() {
+        for function in [0x00, 0xF8, 0xC3, 0xFA] {
+            assert!(allowed(function, 0x04, 0, 2) && allowed(function, 0x3C, 3, 1));
+        }
+        assert!(allowed(0xF8, 0x60, 0, 1) && allowed(0xF8, 0x68, 3, 1));
+        assert!(allowed(0xFA, 0x90, 2, 2));
+        assert!(machine().write_allowed(0x8001_0060, 0, 4), "another bus");
+    }
+
+    #[test]
+    fn accesses_that_reach_further_are_refused() {
+        assert!(!allowed(0x00, 0x3C, 2, 4) && !allowed(0xF8, 0x6C, 0, 1));
+        assert!(!allowed(0xFA, 0xFC, 3, 2));
+        let extended = 0x8100_0000 | 0xC3 << 8 | 0x10;
+        assert!(!machine().write_allowed(extended, 0, 4), "register 110h by bits 24 to 27");
+    }
+}
