@@ -8,7 +8,7 @@ use harness::record::{Record, field, number};
 
 use crate::artifacts::Guest;
 use crate::process::Progress;
-use crate::run::{Options, run_directory};
+use crate::run::{Options, choose_engine, run_directory};
 
 /// A demo run that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -81,7 +81,8 @@ fn show(
     directory: &Path,
 ) -> Result<Shown> {
     let directory = directory.join(what.replace(' ', "-"));
-    let machine = options.machine(secvisor, guest, "demo", &directory)?;
+    let mut machine = options.machine(secvisor, guest, "demo", &directory)?;
+    choose_engine(options, &mut machine)?;
     let progress = Progress::new(&format!("attacking {what}"));
     let mut running = machine.start(&directory, DEADLINE)?;
     let result = running.wait_done();

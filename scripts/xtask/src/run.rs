@@ -209,11 +209,8 @@ pub fn run_directory() -> Result<PathBuf> {
     Ok(own)
 }
 
-/// Boots the guest; its console is the terminal, or this program's input and output.
-pub fn run(options: &Options) -> Result<bool> {
-    let guest = options.guest()?;
-    let directory = run_directory()?;
-    let mut machine = options.machine(&options.secvisor()?, &guest, "shell", &directory)?;
+/// KVM where this host is AMD with nested SVM, TCG elsewhere; says which.
+pub fn choose_engine(options: &Options, machine: &mut Machine) -> Result<()> {
     machine.kvm = kvm_with_svm();
     if machine.kvm && options.cpu.is_none() {
         machine.cpu = "host".into();
@@ -224,6 +221,15 @@ pub fn run(options: &Options) -> Result<bool> {
         format!("TCG of QEMU {} (this host has no nested SVM to use)", major_version()?)
     };
     eprintln!("Runs by {engine}.");
+    Ok(())
+}
+
+/// Boots the guest; its console is the terminal, or this program's input and output.
+pub fn run(options: &Options) -> Result<bool> {
+    let guest = options.guest()?;
+    let directory = run_directory()?;
+    let mut machine = options.machine(&options.secvisor()?, &guest, "shell", &directory)?;
+    choose_engine(options, &mut machine)?;
     if options.plain {
         eprintln!("Without SecVisor: nothing is enforced.");
     } else {
