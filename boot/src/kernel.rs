@@ -1,14 +1,19 @@
 //! The guest's kernel: an ELF vmlinux, loaded where its program headers say.
 
 use arrayvec::ArrayVec;
-use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_EXEC, PT_LOAD};
-use elf::endian::LittleEndian;
-use elf::file::Class;
 use policy::address::PhysicalRange;
 
+use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::BootError;
 use crate::memory::PhysicalMemory;
+
+/// First bytes of a little-endian ELF file of 32 and of 64 bits (ELF-64, 1.4).
+const MAGIC_32: [u8; 6] = *b"\x7FELF\x01\x01";
+const MAGIC_64: [u8; 6] = *b"\x7FELF\x02\x01";
+/// e_type of an executable and e_machine of x86_64, as one word.
+const EXECUTABLE_X86_64: u32 = 62 << 16 | 2;
+const PROGRAM_HEADER_BYTES: u16 = 56;
+const LOADED: u32 = 1;
 
 /// Segments that a kernel has at most.
 pub const MAX_SEGMENTS: usize = 16;
@@ -40,28 +45,40 @@ impl<'a> Kernel<'a> {
     /// wrap, lie outside 1 MiB to 4 GiB or the file, or an entry outside them. 32-bit kernels too:
     /// they cannot be started yet.
     pub fn parse(file: &'a [u8]) -> Result<Self, BootError<'static>> {
-        let elf = ElfBytes::<LittleEndian>::minimal_parse(file)
-            .map_err(|_| BootError::Kernel("its file is not ELF or is cut short"))?;
-        let header = &elf.ehdr;
-        if header.class == Class::ELF32 {
-            return Err(BootError::Kernel("it is a 32-bit kernel, which cannot be started yet"));
+        let cut_short = BootError::Kernel("its file is not ELF or is cut short");
+        if !file.starts_with(&MAGIC_64) {
+            return Err(match file.starts_with(&MAGIC_32) {
+                true => BootError::Kernel("it is a 32-bit kernel, which cannot be started yet"),
+                false => cut_short,
+            });
         }
-        if (header.e_machine, header.e_type) != (EM_X86_64, ET_EXEC) {
+        if u32_at(file, 16) != Some(EXECUTABLE_X86_64) {
             return Err(BootError::Kernel("it is not an x86_64 executable"));
         }
+        let entry = u64_at(file, 24).ok_or(cut_short)?;
+        let headers = u64_at(file, 32).and_then(|offset| usize::try_from(offset).ok());
+        let headers = headers.and_then(|offset| file.get(offset..)).ok_or(cut_short)?;
+        let count = u16_at(file, 56).filter(|_| u16_at(file, 54) == Some(PROGRAM_HEADER_BYTES));
+        let size = usize::from(PROGRAM_HEADER_BYTES);
+        let size = usize::from(count.ok_or(cut_short)?).saturating_mul(size);
+        let headers = headers.get(..size).ok_or(cut_short)?;
         let mut segments = ArrayVec::<Segment<'a>, MAX_SEGMENTS>::new();
         let mut span = None::<PhysicalRange>;
-        let headers = elf.segments().into_iter().flat_map(|table| table.iter());
-        for header in headers.filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
-            let bad = |what| BootError::Segment(header.p_paddr, header.p_memsz, what);
-            let physical = PhysicalRange::new(header.p_paddr, header.p_memsz)
+        for header in headers.chunks_exact(usize::from(PROGRAM_HEADER_BYTES)) {
+            let word = |at| u64_at(header, at).unwrap_or(0);
+            let [offset, address, in_file, in_memory] = [8, 24, 32, 40].map(word);
+            if u32_at(header, 0) != Some(LOADED) || in_memory == 0 {
+                continue;
+            }
+            let bad = |what| BootError::Segment(address, in_memory, what);
+            let physical = PhysicalRange::new(address, in_memory)
                 .filter(|&range| ALLOWED.is_some_and(|allowed| allowed.contains(range)))
                 .ok_or(bad("does not lie between 1 MiB and 4 GiB"))?;
-            if header.p_filesz > header.p_memsz {
+            if in_file > in_memory {
                 return Err(bad("has more bytes in the file than in memory"));
             }
-            let bytes = usize::try_from(header.p_offset).ok().and_then(|start| file.get(start..));
-            let bytes = bytes.zip(usize::try_from(header.p_filesz).ok());
+            let bytes = usize::try_from(offset).ok().and_then(|start| file.get(start..));
+            let bytes = bytes.zip(usize::try_from(in_file).ok());
             let bytes = bytes.and_then(|(bytes, size)| bytes.get(..size));
             let segment = Segment { file: bytes.ok_or(bad("is cut short in the file"))?, physical };
             if segments.iter().any(|other| other.physical.overlaps(physical)) {
@@ -77,7 +94,6 @@ impl<'a> Kernel<'a> {
             };
         }
         let span = span.ok_or(BootError::Kernel("it has nothing to load"))?;
-        let entry = header.e_entry;
         if !segments.iter().any(|segment| segment.physical.contains_address(entry)) {
             return Err(BootError::Kernel("its entry point lies outside its segments"));
         }
