@@ -250,8 +250,10 @@ pub fn bench(setup: &Setup, column: Column) -> Result<Vec<Figure>> {
     lines_of(&console, "bench").iter().map(figure).collect()
 }
 
-/// What Bochs cannot run even where nothing forbids it: it stops at code in device memory.
-const NOT_ON_BOCHS: [&str; 1] = ["exec-device"];
+/// What Bochs cannot run even where nothing forbids it: it stops at code in device memory, and has
+/// neither Q35's chipset nor QEMU's firmware configuration.
+const NOT_ON_BOCHS: [&str; 4] =
+    ["exec-device", "pci-text-ports", "pci-text-memory", "firmware-dma-text"];
 
 /// The ordinary attacks on Bochs: those that were not stopped, with the reason, and all that were
 /// tried. Bochs gives no look at its memory while it runs, so the guest's own witness counts here,

@@ -16,6 +16,7 @@ pub fn run() {
         ("cpuid-svm", cpuid_svm as fn() -> (u64, u64)),
         ("cpuid-sep", cpuid_sep),
         ("efer-svme", efer_svme),
+        ("efer-absent-bits", efer_absent),
         ("invd-keeps-memory", invd),
         ("svm-instructions-undefined", svm_instructions),
         ("hypercall-ring3-undefined", hypercall_ring3),
@@ -44,6 +45,19 @@ fn efer_svme() -> (u64, u64) {
 
 extern "C" fn set_svme(_: u64) {
     cpu::wrmsr(cpu::EFER, cpu::rdmsr(cpu::EFER) | cpu::EFER_SVME);
+}
+
+/// Setting a bit of EFER that the processor lacks does nothing; SecVisor refuses it with #GP.
+fn efer_absent() -> (u64, u64) {
+    let present = cpu::cpuid(0x8000_0001).ecx >> 17 & 1 != 0;
+    let end = trap::attempt(set_tce, 0);
+    let set = cpu::rdmsr(cpu::EFER) & cpu::EFER_TCE != 0;
+    let refused = !cpu::under_secvisor() || end.is_some_and(|end| end.vector == 13);
+    (u64::from(set == present && (present || refused)), 1)
+}
+
+extern "C" fn set_tce(_: u64) {
+    cpu::wrmsr(cpu::EFER, cpu::rdmsr(cpu::EFER) | cpu::EFER_TCE);
 }
 
 /// INVD must not lose what the caches hold.

@@ -13,6 +13,7 @@ pub const APIC_BASE: u32 = 0x1B;
 pub const EFER_SCE: u64 = 1;
 pub const EFER_NXE: u64 = 1 << 11;
 pub const EFER_SVME: u64 = 1 << 12;
+pub const EFER_TCE: u64 = 1 << 15;
 pub const CR0_WP: u64 = 1 << 16;
 pub const CR4_SMEP: u64 = 1 << 20;
 
@@ -78,6 +79,11 @@ pub fn outb(port: u16, value: u8) {
 pub fn outw(port: u16, value: u16) {
     // SAFETY: see the module's comment.
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value) }
+}
+
+pub fn outl(port: u16, value: u32) {
+    // SAFETY: see the module's comment.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value) }
 }
 
 pub fn inb(port: u16) -> u8 {

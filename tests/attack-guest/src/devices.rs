@@ -1,7 +1,7 @@
 //! Timer, interrupt controllers and the ways to end a run.
 
 use crate::console;
-use crate::cpu::{inb, outb};
+use crate::cpu::{inb, outb, outl};
 use crate::memory::{peek32, poke32};
 
 /// Exit code for a complete run, and for one that broke off; QEMU's status is 2n + 1.
@@ -19,6 +19,19 @@ pub const IO_APIC: u64 = 0xFEC0_0000;
 const TIMER_ENTRY: u32 = 0x10 + 2 * 2;
 const MASKED: u32 = 0x1_0000;
 const AS_NMI: u32 = 0x400;
+
+/// The HPET of QEMU's machines.
+pub const HPET: u64 = 0xFED0_0000;
+
+/// Port of PCI configuration's data, and Q35's LPC bridge: device times 8 plus function.
+pub const PCI_DATA: u16 = 0xCFC;
+pub const LPC_BRIDGE: u32 = 0x1F << 3;
+
+/// Writes a configuration register of a function of PCI's bus 0.
+pub fn pci_write(function: u32, register: u32, value: u32) {
+    outl(0xCF8, 0x8000_0000 | function << 8 | register);
+    outl(PCI_DATA, value);
+}
 
 /// Sets the I/O APIC's entry for the timer: to the processor with APIC ID 0.
 pub fn route_timer(entry: u32) {

@@ -97,6 +97,23 @@ extern "C" fn a20_keyboard(_: u64) {
     );
 }
 
+/// As [`a20_keyboard`], with other commands between the one and its data.
+extern "C" fn a20_in_between(_: u64) {
+    try_a20(
+        || {
+            keyboard(0x64, 0xD1);
+            keyboard(0x64, 0xFF);
+            keyboard(0x64, 0xAE);
+            outb(0x92, inb(0x92) | 2);
+            keyboard(0x60, 0xDD);
+        },
+        || {
+            keyboard(0x64, 0xD1);
+            keyboard(0x60, 0xDF);
+        },
+    );
+}
+
 /// The rows.
 pub const ROWS: &[Attack] = &[
     Attack { name: "apic-base-move", plan: |_| call(0x1B, move_apic, 0x1B) },
@@ -121,4 +138,5 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "forge-log", plan: |_| call(0x2F8, forge, 0x2F8) },
     Attack { name: "a20-port-92", plan: |_| call(0x92, a20_fast, 0) },
     Attack { name: "a20-keyboard", plan: |_| call(0x64, a20_keyboard, 0) },
+    Attack { name: "a20-in-between", plan: |_| call(0x64, a20_in_between, 0) },
 ];

@@ -11,6 +11,7 @@ mod fatal;
 mod hardware;
 mod hidden;
 mod processors;
+mod routing;
 mod write;
 
 use crate::boot::Options;
@@ -74,8 +75,8 @@ impl Plan {
 }
 
 /// All rows of an ordinary run.
-const ATTACKS: [&[Attack]; 5] =
-    [execute::ROWS, write::ROWS, entry::ROWS, hidden::ROWS, hardware::ROWS];
+const ATTACKS: [&[Attack]; 6] =
+    [execute::ROWS, write::ROWS, entry::ROWS, hidden::ROWS, hardware::ROWS, routing::ROWS];
 /// Rows that want a second processor, and rows that may end the machine: by group or name only.
 const SPECIAL: [(&str, &[Attack]); 2] = [("smp", processors::ROWS), ("fatal", fatal::ROWS)];
 

@@ -1,0 +1,78 @@
+//! Chipset registers that put other memory, or a device's own writes, where approved text is.
+
+use super::hardware::call;
+use super::{Attack, Plan};
+use crate::cpu::outl;
+use crate::devices::{HPET, LPC_BRIDGE, PCI_DATA, pci_write};
+use crate::memory::{HEAP, clear, copy, poke8, poke32};
+use crate::trap::symbol;
+
+/// The LPC bridge's root complex block: where it lies with bit 0 set, and its size.
+const RCBA: u32 = 0xF0;
+const RCBA_HOME: u64 = 0xFED1_C000;
+const RCBA_BYTES: u64 = 0x4000;
+/// Q35's memory-mapped PCI configuration, of the LPC bridge.
+const ECAM_BRIDGE: u64 = 0xB000_0000 + ((LPC_BRIDGE as u64) << 12);
+
+/// Lays the root complex block, filled with code, over approved text, and runs it there.
+fn lay_over_text(set: fn(u64)) {
+    let victim = symbol!(victim);
+    let block = victim & !(RCBA_BYTES - 1);
+    set(RCBA_HOME | 1);
+    copy(block, RCBA_HOME, RCBA_BYTES);
+    copy(symbol!(write_marker), RCBA_HOME + (victim - block), 16);
+    set(block | 1);
+    // SAFETY: the code there writes to its argument; what else happens is the experiment.
+    unsafe { core::mem::transmute::<u64, extern "C" fn(u64)>(victim)(symbol!(witness)) };
+    set(RCBA_HOME | 1);
+}
+
+extern "C" fn by_ports(_: u64) {
+    lay_over_text(|value| pci_write(LPC_BRIDGE, RCBA, value as u32));
+}
+
+extern "C" fn by_memory(_: u64) {
+    lay_over_text(|value| poke32(ECAM_BRIDGE + u64::from(RCBA), value as u32));
+}
+
+/// A timer of the HPET whose interrupt is a write to approved text.
+extern "C" fn hpet_message(address: u64) {
+    let (enable, timer) = (HPET + 0x10, HPET + 0x100);
+    poke32(enable, 0);
+    clear(HPET + 0xF0, 8);
+    poke32(timer + 0x10, 0x90C3_90C3);
+    poke32(timer + 0x14, address as u32);
+    poke32(timer, 1 << 14 | 1 << 2);
+    clear(timer + 8, 8);
+    poke32(timer + 8, 10_000);
+    poke32(enable, 1);
+    for _ in 0..5_000_000 {
+        core::hint::spin_loop();
+    }
+    poke32(enable, 0);
+    poke32(timer, 0);
+}
+
+/// QEMU's firmware configuration reads its signature into approved text.
+extern "C" fn firmware_dma(address: u64) {
+    const SELECT_AND_READ: u32 = 1 << 3 | 1 << 1;
+    let request = [SELECT_AND_READ, 4, 0, address as u32].map(u32::to_be_bytes);
+    for (at, byte) in request.as_flattened().iter().enumerate() {
+        poke8(HEAP + at as u64, *byte);
+    }
+    outl(0x514, 0);
+    outl(0x518, (HEAP as u32).swap_bytes());
+}
+
+/// A row's plan whose effect shows in the victim's page.
+fn on_text(target: u64, function: extern "C" fn(u64)) -> Plan {
+    Plan { witness: symbol!(victim), ..call(target, function, symbol!(victim)) }
+}
+
+/// The rows.
+pub const ROWS: &[Attack] = &[
+    Attack { name: "pci-text-ports", plan: |_| call(PCI_DATA.into(), by_ports, 0) },
+    Attack { name: "pci-text-memory", plan: |_| call(ECAM_BRIDGE, by_memory, 0) },
+    Attack { name: "hpet-text", plan: |_| on_text(HPET, hpet_message) },
+    Attack { name: "firmware-dma-text", plan: |_| on_text(0x514, firmware_dma) },
+];
