@@ -15,8 +15,8 @@ use crate::memory::{MemoryMap, PhysicalMemory};
 
 /// Bytes of low memory that the guest starts with.
 pub const GUEST_LOW_BYTES: u64 = 64 << 10;
-/// Where conventional memory ends.
-const LOW_LIMIT: u64 = 640 << 10;
+/// Where conventional memory ends, but for its last frame, which kernels search for BIOS tables.
+const LOW_LIMIT: u64 = 636 << 10;
 /// Where an initrd must end: Linux's default for initrd_addr_max, rounded down to a frame.
 const INITRD_LIMIT: u64 = 0x7FFF_F000;
 
