@@ -6,21 +6,18 @@
 use policy::address::{Gpa, Gva};
 use policy::fault::EntryGuard;
 use policy::frame::{FrameClass, View};
+use policy::msr;
 use policy::walk::Paging;
 
 use crate::svm::exit::ExitCode;
-use crate::svm::vmcb::SEGMENT_LONG;
+use crate::svm::vmcb::{RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG};
 use crate::vcpu::Vcpu;
 
 /// EXITINFO1 of a nested page fault: an instruction fetch.
 const FETCH: u64 = 1 << 4;
 const EVENT_VALID: u64 = 1 << 31;
 const SYSCALL: u16 = 0x050F;
-const EFER_SCE: u64 = 1;
-const EFER_LMA: u64 = 1 << 10;
 const CR4_LA57: u64 = 1 << 12;
-const TRAP_FLAG: u64 = 1 << 8;
-const RESUME_FLAG: u64 = 1 << 16;
 /// Attributes of the segments that SYSCALL loads: flat, present, ring 0 (APM vol. 3, SYSCALL).
 const CODE_64: u16 = 0xA9B;
 const DATA: u16 = 0xC93;
@@ -103,7 +100,7 @@ fn system_call(vcpu: &mut Vcpu) -> bool {
     let rip = save.rip;
     // Left to the slow path: compatibility mode, five levels, a single-stepped SYSCALL, one across
     // a page border. Only the user view intercepts #UD.
-    let long = save.cs.attributes & SEGMENT_LONG != 0 && save.efer & EFER_LMA != 0;
+    let long = save.cs.attributes & SEGMENT_LONG != 0 && save.efer & msr::LMA != 0;
     if !long
         || save.cr4 & CR4_LA57 != 0
         || save.rflags & TRAP_FLAG != 0
@@ -128,7 +125,7 @@ pub fn perform_system_call(vcpu: &mut Vcpu, next: u64, long: bool) -> bool {
     vcpu.load_kernel_view();
     let registers = vcpu.system_call;
     let save = &mut vcpu.vmcb.save;
-    if save.efer & EFER_SCE == 0 {
+    if save.efer & msr::SCE == 0 {
         return false;
     }
     let rflags = save.rflags & !RESUME_FLAG;

@@ -4,6 +4,7 @@
 //! wrong event for the guest. Kernel bytes are approved, and so immutable.
 
 use policy::address::{Gpa, Gva};
+use policy::msr;
 use policy::walk::Paging;
 
 use crate::svm::vmcb::SEGMENT_LONG;
@@ -26,7 +27,7 @@ impl Instruction {
     /// Reads the instruction at the guest's RIP.
     pub fn fetch(vcpu: &Vcpu) -> Self {
         let save = &vcpu.vmcb.save;
-        let long = save.cs.attributes & SEGMENT_LONG != 0 && vcpu.efer() & 1 << 10 != 0;
+        let long = save.cs.attributes & SEGMENT_LONG != 0 && vcpu.efer() & msr::LMA != 0;
         let base = if long { 0 } else { save.cs.base };
         let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
         // At most two pieces: the instruction may cross a page.

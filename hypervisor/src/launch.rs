@@ -34,12 +34,14 @@ use crate::svm::{cpu, vmcb::Segment, world_switch};
 use crate::vcpu::Vcpu;
 use crate::{exits, fast, smp};
 
+mod layout;
+
+use layout::Belongings;
+
 /// What the early page tables map.
 const EARLY_LIMIT: u64 = 4 << 30;
 /// GRUB's information is a few KiB; what says more is damaged.
 const INFORMATION_BYTES: usize = 64 << 10;
-/// Ports times one bit, and the bits that an access at the last port runs over.
-const PORT_MAP_BYTES: u64 = 3 * PAGE_SIZE;
 /// The FCH's registers, which can move the sleep register (AMD PPR, "ACPIMMIO").
 const FCH_REGISTERS: u64 = 0xFED8_0000;
 
@@ -61,53 +63,6 @@ fn refuse(screen: &Screen, why: fmt::Arguments<'_>) -> ! {
 
 fn or_refuse<T, E: fmt::Display>(result: Result<T, E>, screen: &Screen) -> T {
     result.unwrap_or_else(|error| refuse(screen, format_args!("{error}")))
-}
-
-/// Sizes of what SecVisor keeps beside its image, laid out one after the other.
-struct Layout {
-    next: u64,
-}
-
-impl Layout {
-    /// The next `bytes`, as whole pages.
-    fn take(&mut self, bytes: u64) -> PhysicalRange {
-        let bytes = bytes.next_multiple_of(PAGE_SIZE);
-        let range = PhysicalRange::new(self.next, bytes).expect("reserved memory does not wrap");
-        self.next = range.end();
-        range
-    }
-}
-
-/// Where everything that SecVisor keeps lies.
-struct Belongings {
-    vcpu: PhysicalRange,
-    machine: PhysicalRange,
-    ring: PhysicalRange,
-    port_map: PhysicalRange,
-    msr_map: PhysicalRange,
-    stacks: PhysicalRange,
-    host_tables: PhysicalRange,
-    leaves: PhysicalRange,
-    classes: PhysicalRange,
-    nested: PhysicalRange,
-}
-
-impl Belongings {
-    fn at(start: u64, geometry: &Geometry, split: u64, mapped: u64) -> Self {
-        let mut layout = Layout { next: start };
-        Self {
-            vcpu: layout.take(size_of::<Vcpu>() as u64),
-            machine: layout.take(size_of::<Machine>() as u64),
-            ring: layout.take(RING_BYTES as u64),
-            port_map: layout.take(PORT_MAP_BYTES),
-            msr_map: layout.take(msr::MAP_BYTES as u64),
-            stacks: layout.take(smp::STACKS_BYTES),
-            host_tables: layout.take(paging::table_bytes(mapped)),
-            leaves: layout.take(geometry.regions() * 4),
-            classes: layout.take(geometry.frames()),
-            nested: layout.take(geometry.table_pages(split) * PAGE_SIZE),
-        }
-    }
 }
 
 /// Reads GRUB's information and starts the guest. All arguments are physical addresses: of the

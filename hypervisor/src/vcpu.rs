@@ -2,6 +2,7 @@
 
 use policy::fault::EntryGuard;
 use policy::frame::View;
+use policy::msr;
 
 use crate::machine::Machine;
 use crate::memory::Guest;
@@ -98,7 +99,6 @@ pub struct Vcpu {
 
 /// The ASID's half of the VMCB field that it shares with TLB control.
 const ASID: u64 = 0xFFFF_FFFF;
-const EFER_SCE: u64 = 1;
 
 impl Vcpu {
     /// What ends an open segment-load step: it would show or change the trap flag.
@@ -160,7 +160,7 @@ impl Vcpu {
         self.apply(View::User);
         let save = &mut self.vmcb.save;
         self.hidden_efer = save.efer;
-        save.efer &= !EFER_SCE;
+        save.efer &= !msr::SCE;
         self.hidden_gdt_limit = save.gdtr.limit;
         save.gdtr.limit = 0;
         // Selectors 0 to 3 are null.

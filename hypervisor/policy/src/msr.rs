@@ -106,7 +106,8 @@ fn exits(msr: u32) -> u8 {
 /// System call extensions.
 pub const SCE: u64 = 1;
 const LME: u64 = 1 << 8;
-const LMA: u64 = 1 << 10;
+/// Long mode active.
+pub const LMA: u64 = 1 << 10;
 /// Secure virtual machine enable: set while the guest runs, never seen by it.
 pub const SVME: u64 = 1 << 12;
 /// No-execute pages.

@@ -4,13 +4,14 @@
 use policy::address::Gva;
 use policy::fault::EntryGuard;
 use policy::frame::View;
+use policy::msr;
 
 use super::{INVALID_OPCODE, Resume};
 use crate::fast::perform_system_call;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, SEGMENT_LONG};
+use crate::svm::vmcb::{Event, RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG};
 use crate::vcpu::{Step, Vcpu};
 
 const DEBUG: u8 = 1;
@@ -19,10 +20,6 @@ const OVERFLOW: u8 = 4;
 const INVALID_TSS: u8 = 10;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
-const EFER_SCE: u64 = 1;
-const EFER_LMA: u64 = 1 << 10;
-const TRAP_FLAG: u64 = 1 << 8;
-const RESUME_FLAG: u64 = 1 << 16;
 /// DR6: a single step; breakpoints 0 to 3.
 const SINGLE_STEP: u64 = 1 << 14;
 const BREAKPOINTS: u64 = 0xF;
@@ -47,7 +44,7 @@ pub fn exception(
     match vector {
         INVALID_OPCODE => {
             let instruction = Instruction::fetch(vcpu);
-            let enabled = EFER_SCE | EFER_LMA;
+            let enabled = msr::SCE | msr::LMA;
             if vcpu.efer() & enabled == enabled && instruction.is(&[0x0F, 0x05]) {
                 return Ok(system_call(vcpu, instruction.length(2)));
             }
@@ -65,7 +62,7 @@ pub fn exception(
         // could switch tasks, which nothing ends before the new task runs.
         GENERAL_PROTECTION | INVALID_TSS
             if error_code != 0
-                && vcpu.efer() & EFER_LMA != 0
+                && vcpu.efer() & msr::LMA != 0
                 && vcpu.view() == View::User
                 && step.is_none_or(|step| step.rip != rip) =>
         {
@@ -143,7 +140,7 @@ pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
 /// Whether the gate of `vector` has a lower privilege level than the guest now has.
 fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
     let save = &vcpu.vmcb.save;
-    let size = if vcpu.efer() & EFER_LMA != 0 { 16 } else { 8 };
+    let size = if vcpu.efer() & msr::LMA != 0 { 16 } else { 8 };
     let offset = u64::from(vector) * size;
     let gate = save.idtr.base.wrapping_add(offset);
     if offset + size - 1 > u64::from(save.idtr.limit) {

@@ -69,6 +69,11 @@ pub struct Segment {
     pub base: u64,
 }
 
+/// RFLAGS: trap after each instruction.
+pub const TRAP_FLAG: u64 = 1 << 8;
+/// RFLAGS: no instruction breakpoint at this one.
+pub const RESUME_FLAG: u64 = 1 << 16;
+
 /// TLB control: flush every ASID of this processor (APM vol. 2, 15.16).
 pub const FLUSH_ALL: u64 = 1 << 32;
 /// TLB control: flush this guest's ASID; only where the processor has FlushByAsid.
@@ -291,6 +296,6 @@ impl Vmcb {
         let wraps = self.save.cs.attributes & SEGMENT_LONG == 0;
         self.save.rip = if wraps { next & 0xFFFF_FFFF } else { next };
         self.control.interrupt_shadow = 0;
-        self.save.rflags &= !(1 << 16);
+        self.save.rflags &= !RESUME_FLAG;
     }
 }
