@@ -1,13 +1,15 @@
 //! Linux under SecVisor: honest work undisturbed, text intact, attacks recorded.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use harness::Result;
 use harness::qemu::Running;
-use harness::record::Record;
+use harness::record::{Record, number};
 
 use super::{Context, Outcome, Test};
-use crate::artifacts::Guest;
+use crate::artifacts::{self, Guest};
 use crate::demo;
 use crate::run::{Guard, Options, SHELL, Violation};
 
@@ -32,7 +34,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("linux/uefi", |context| work(context, "uefi", |o| o.uefi = true)),
         Test::new("linux/disk", |context| work(context, "disk", |o| o.disk = true)),
         Test::new("linux/violation-audit", audit),
-        Test::new("linux/violation-halt", halt),
+        Test::new("linux/violation-halt-and-ring", halt),
         Test::with_outcome("linux/demo", |context| {
             let guest = context.guest()?;
             let directory = context.directory("linux/demo")?;
@@ -166,7 +168,30 @@ fn halt(context: &Context) -> Result<()> {
         return Err("the guest went on".into());
     }
     let records = Record::all(&running.log());
-    if records.len() == 1 { Ok(()) } else { Err(format!("records {records:?}").into()) }
+    let [record] = records.as_slice() else {
+        return Err(format!("records {records:?}").into());
+    };
+    let found = ring(&running, &context.directory("linux/ring")?.join("hidden.dump"))?;
+    if found.contains(&record.line) {
+        Ok(())
+    } else {
+        Err(format!("a dump gives back {found:?} instead of {:?}", record.line).into())
+    }
+}
+
+/// What the host tool reads out of a dump of SecVisor's memory.
+fn ring(running: &Running, dump: &Path) -> Result<String> {
+    let mut memory = Vec::new();
+    for line in running.log().lines() {
+        let Some(range) = line.strip_prefix("secvisor: hidden ") else { continue };
+        let (start, end) = range.trim().split_once('-').ok_or("no range")?;
+        let start = number(start).ok_or("no start")?;
+        let end = number(end).ok_or("no end")?;
+        memory.extend(running.memory(start, end - start)?);
+    }
+    std::fs::write(dump, memory)?;
+    let output = Command::new(artifacts::tool()?).arg("ring").arg(dump).output()?;
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The running kernel's text, read from outside, is the approved file's.
