@@ -4,7 +4,7 @@ use super::hardware::call;
 use super::{Attack, Plan};
 use crate::cpu::outl;
 use crate::devices::{HPET, LPC_BRIDGE, PCI_DATA, pci_write};
-use crate::memory::{HEAP, clear, copy, poke8, poke32};
+use crate::memory::{HEAP, copy, poke8, poke32};
 use crate::trap::symbol;
 
 /// The LPC bridge's root complex block: where it lies with bit 0 set, and its size.
@@ -35,17 +35,16 @@ extern "C" fn by_memory(_: u64) {
     lay_over_text(|value| poke32(ECAM_BRIDGE + u64::from(RCBA), value as u32));
 }
 
-/// A timer of the HPET whose interrupt is a write to approved text.
+/// A timer of the HPET whose interrupt is a write to approved text. All stores are of 32 bits,
+/// which SecVisor judges one by one.
 extern "C" fn hpet_message(address: u64) {
-    let (enable, timer) = (HPET + 0x10, HPET + 0x100);
-    poke32(enable, 0);
-    clear(HPET + 0xF0, 8);
-    poke32(timer + 0x10, 0x90C3_90C3);
-    poke32(timer + 0x14, address as u32);
-    poke32(timer, 1 << 14 | 1 << 2);
-    clear(timer + 8, 8);
-    poke32(timer + 8, 10_000);
-    poke32(enable, 1);
+    let (enable, counter, timer) = (HPET + 0x10, HPET + 0xF0, HPET + 0x100);
+    let stop = [(enable, 0), (counter, 0), (counter + 4, 0), (timer + 8, 10_000), (timer + 12, 0)];
+    let message = [(timer + 0x10, 0x90C3_90C3), (timer + 0x14, address as u32)];
+    let start = [(timer, 1 << 14 | 1 << 2), (enable, 1)];
+    for (register, value) in stop.into_iter().chain(message).chain(start) {
+        poke32(register, value);
+    }
     for _ in 0..5_000_000 {
         core::hint::spin_loop();
     }
