@@ -222,9 +222,11 @@ impl Running {
         self.input.take()
     }
 
-    /// SecVisor's log (COM2) so far.
+    /// SecVisor's log (COM2) so far: whole lines, since the last one may be under way.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).replace('\r', "")
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let end = log.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        String::from_utf8_lossy(&log[..end]).replace('\r', "")
     }
 
     /// Asks the monitor one question.

@@ -12,7 +12,8 @@ const HYPERVISOR: u32 = 1 << 31;
 const OSXSAVE: u32 = 1 << 27;
 const SYSENTER: u32 = 1 << 11;
 const OS_PROTECTION_KEYS: u32 = 1 << 4;
-const SVM_AND_SKINIT: u32 = 1 << 2 | 1 << 12;
+/// Leaf 8000_0001h: SVM, SKINIT, and instruction-based sampling, whose registers are not passed.
+const SVM_SKINIT_AND_IBS: u32 = 1 << 2 | 1 << 12 | 1 << 10;
 /// Leaf 8000_0008h: counting retired instructions is switched on in HWCR, which the guest may not
 /// write; INVLPGB is off in the VMCB.
 const INSTRUCTIONS_RETIRED_AND_INVLPGB: u32 = 1 << 1 | 1 << 3;
@@ -61,7 +62,7 @@ pub fn handle(vcpu: &mut Vcpu) -> Resume {
             result.ecx = result.ecx & !hidden | bit_if(OS_PROTECTION_KEYS, 22);
             result.edx &= !BRANCH_TRACKING;
         }
-        0x8000_0001 => result.ecx &= !SVM_AND_SKINIT,
+        0x8000_0001 => result.ecx &= !SVM_SKINIT_AND_IBS,
         0x8000_0008 => result.ebx &= !INSTRUCTIONS_RETIRED_AND_INVLPGB,
         0x8000_0021 => result.eax &= !AUTOMATIC_IBRS,
         // SVM, memory encryption, and performance counters whose control the guest may not write.

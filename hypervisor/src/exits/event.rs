@@ -162,6 +162,8 @@ fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
     let step =
         Step { rip: save.rip, trap_flag: save.rflags & TRAP_FLAG, dr6: save.dr6, pops_flags };
     save.rflags |= TRAP_FLAG;
+    // The processor only ever sets these: what is there afterwards came in the step.
+    save.dr6 &= !BREAKPOINTS;
     vcpu.open_step(step);
 }
 
@@ -169,6 +171,7 @@ fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
 pub fn abandon_step(vcpu: &mut Vcpu, step: Step) {
     let save = &mut vcpu.vmcb.save;
     save.rflags = save.rflags & !TRAP_FLAG | step.trap_flag;
+    save.dr6 |= step.dr6;
 }
 
 /// The stepped instruction is done. If it went through a gate, the kernel view comes before
@@ -177,11 +180,11 @@ pub fn finish_step(vcpu: &mut Vcpu, step: Step) -> Resume {
     if vcpu.vmcb.save.cpl < 3 {
         vcpu.enter_kernel_view();
     }
-    if !step.pops_flags {
-        abandon_step(vcpu, step);
-    }
     let save = &mut vcpu.vmcb.save;
-    let hit = save.dr6 & !step.dr6 & BREAKPOINTS & enabled_breakpoints(save.dr7);
+    let hit = save.dr6 & BREAKPOINTS & enabled_breakpoints(save.dr7);
+    if !step.pops_flags {
+        save.rflags = save.rflags & !TRAP_FLAG | step.trap_flag;
+    }
     let stepped = if step.trap_flag != 0 { SINGLE_STEP } else { 0 };
     save.dr6 = step.dr6;
     if hit | stepped != 0 {

@@ -24,6 +24,10 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
     let instruction = Instruction::fetch(vcpu);
     let refused = Err(Refusal::at(Kind::Write, gpa));
     let Some((value, length)) = instruction.stored_value(vcpu) else { return refused };
+    // A store across two registers would be judged as one and land on another.
+    if !gpa.0.is_multiple_of(4) {
+        return refused;
+    }
     let (page, offset) = (gpa.0 & !(PAGE_SIZE - 1), gpa.0 % PAGE_SIZE);
     // SAFETY: guarded frames are the registers of the interrupt controllers and nothing else.
     let register = |offset: u64| unsafe { DeviceRegister::new(page + offset) };

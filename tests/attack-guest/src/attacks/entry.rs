@@ -58,7 +58,9 @@ pub const ROWS: &[Attack] = &[
         name: "idt-timer",
         plan: |_| {
             let plan = aimed_gate(TIMER, KERNEL_CS, 0);
-            Plan { act: Act::Timer(Frame::user(symbol!(u_spin))), ..plan }
+            // User mode lets it in itself (IOPL 3): before that it would meet the kernel view.
+            let spin = Frame { flags: 0x3002, ..Frame::user(symbol!(b_interrupt)) };
+            Plan { act: Act::Timer(spin), ..plan }
         },
     },
     Attack {

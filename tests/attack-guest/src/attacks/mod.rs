@@ -141,7 +141,7 @@ fn stage(row: &Attack, options: &Options) {
         Act::User(frame) => Some(trap::run_user(&frame)),
         Act::Timer(frame) => {
             devices::arm_timer();
-            Some(trap::run_user(&Frame { flags: 0x202, ..frame }))
+            Some(trap::run_user(&frame))
         }
         Act::Nmi(frame) => {
             devices::arm_nmi();
