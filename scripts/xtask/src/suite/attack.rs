@@ -51,6 +51,12 @@ pub fn tests() -> Vec<Test> {
             }));
         }
     }
+    for (column, budget) in ROUND_TRIPS {
+        let test = format!("bench/round-trip-{}", column.name());
+        tests.push(Test::new(test.clone(), move |context| {
+            round_trip(&setup(context, &test)?, column, budget)
+        }));
+    }
     tests.push(Test::with_outcome("bochs/honest", |context| {
         on_bochs(context, "bochs/honest", |setup| {
             // Bochs forgets RF in #VMEXIT, so a code breakpoint there hits for ever; it tells DR6's
@@ -74,6 +80,29 @@ pub fn tests() -> Vec<Test> {
         })
     }));
     tests
+}
+
+/// Instructions that a system call may take there and back, user code included.
+const ROUND_TRIPS: [(Column, f64); 2] = [(Column::Events, 350.0), (Column::Npf, 180.0)];
+
+/// A null system call takes two exits, and no more instructions than its budget.
+fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
+    let figures = attack::bench(setup, column)?;
+    let find = |name: &str| figures.iter().find(|figure| figure.name == name);
+    let (Some(empty), Some(call)) = (find("empty"), find("syscall")) else {
+        return Err("the guest told nothing of system calls".into());
+    };
+    // Going to user mode and back once is no part of the loop.
+    let exits = call.exits.saturating_sub(empty.exits);
+    let instructions = call.instructions_per_round();
+    if exits != 2 * call.iterations || instructions > budget {
+        return Err(format!(
+            "{exits} exits in {} rounds of {instructions} instructions, allowed {budget}",
+            call.iterations
+        )
+        .into());
+    }
+    Ok(())
 }
 
 fn setup(context: &Context, name: &str) -> Result<Setup> {
