@@ -8,7 +8,6 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::PAGE_SIZE;
-use crate::address::Gpa;
 use crate::flush::FlushDuty;
 use crate::frame::{Access, FrameClass, View};
 
@@ -151,25 +150,6 @@ impl<'a, M: TableMemory> Nested<'a, M> {
         let pointers = self.memory.read(entry(self.root(view), giant / ENTRIES));
         let directory = self.memory.read(entry(pointers, giant));
         entry(directory, region)
-    }
-
-    /// What a table walk finds for `gpa` in `view`.
-    pub fn access(&self, gpa: Gpa, view: View) -> Access {
-        let mut value = self.memory.read(entry(self.root(view), gpa.0 >> 39));
-        for shift in [30, 21, 12] {
-            if value & PRESENT == 0 {
-                return Access::NONE;
-            }
-            if value & LARGE != 0 {
-                break;
-            }
-            value = self.memory.read(entry(value, gpa.0 >> shift));
-        }
-        Access {
-            read: value & PRESENT != 0,
-            write: value & PRESENT != 0 && value & WRITABLE != 0,
-            execute: value & PRESENT != 0 && value & NO_EXECUTE == 0,
-        }
     }
 }
 

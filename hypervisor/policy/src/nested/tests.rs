@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::address::PhysicalRange;
+use crate::address::{Gpa, PhysicalRange};
 use crate::frame::FrameClass;
 
 const TABLES: u64 = 0x1_0000_0000;
@@ -24,6 +24,27 @@ impl TableMemory for Memory {
     fn write(&mut self, at: u64, value: u64) {
         self.history.push((at, value));
         self.entries.insert(at, value);
+    }
+}
+
+impl Nested<'_, Memory> {
+    /// What a table walk finds for `gpa` in `view`.
+    fn access(&self, gpa: Gpa, view: View) -> Access {
+        let mut value = self.memory.read(entry(self.root(view), gpa.0 >> 39));
+        for shift in [30, 21, 12] {
+            if value & PRESENT == 0 {
+                return Access::NONE;
+            }
+            if value & LARGE != 0 {
+                break;
+            }
+            value = self.memory.read(entry(value, gpa.0 >> shift));
+        }
+        Access {
+            read: value & PRESENT != 0,
+            write: value & PRESENT != 0 && value & WRITABLE != 0,
+            execute: value & PRESENT != 0 && value & NO_EXECUTE == 0,
+        }
     }
 }
 
