@@ -332,9 +332,9 @@ fn approve_kernel<'a>(
 fn new_ring(memory: &mut Launch, place: PhysicalRange) -> Ring {
     // SAFETY: the plan reserved it.
     let bytes: &'static mut [u8] = unsafe { memory.claim(place) };
-    let ring = bytes.first_chunk_mut().expect("the ring's place has its size");
-    let header: &mut [u8; RING_BYTES] = ring;
-    header[..RING_MAGIC.len()].copy_from_slice(&RING_MAGIC);
+    let ring: &'static mut [u8; RING_BYTES] =
+        bytes.first_chunk_mut().expect("the ring's place has its size");
+    ring[..RING_MAGIC.len()].copy_from_slice(&RING_MAGIC);
     Ring::new(ring)
 }
 

@@ -9,7 +9,7 @@ use policy::approval::ApprovalList;
 use policy::frame::FrameClass;
 use policy::nested::Nested;
 use policy::port::Ports;
-use policy::violation::{Action, Kind, RING_BYTES, UNIT_NAME_BYTES, Violation, record_offset};
+use policy::violation::{Kind, RING_BYTES, UNIT_NAME_BYTES, Violation, record_offset};
 use spin::Mutex;
 
 use crate::memory::{Guest, Tables};
@@ -168,10 +168,5 @@ impl Machine {
         // Execute goes first and is flushed; only then may anyone write.
         self.set_class(vcpu, range.physical.frames(), FrameClass::Pending)
             && self.set_class(vcpu, range.physical.frames(), FrameClass::Data)
-    }
-
-    /// What violations lead to.
-    pub fn action(&self) -> Action {
-        self.options.violation
     }
 }

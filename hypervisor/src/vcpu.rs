@@ -137,8 +137,9 @@ impl Vcpu {
         }
     }
 
+    /// Loads a view's tables, ASID and intercepts: all that the `npf` guard needs.
     #[inline(always)]
-    fn apply(&mut self, view: View) {
+    pub fn load_plain(&mut self, view: View) {
         let load = &self.loads[view as usize];
         let control = &mut self.vmcb.control;
         control.nested_cr3 = load.nested_cr3;
@@ -147,17 +148,11 @@ impl Vcpu {
         self.view = view;
     }
 
-    /// Loads a view for the `npf` guard.
-    #[inline(always)]
-    pub fn load_plain(&mut self, view: View) {
-        self.apply(view);
-    }
-
     /// Loads the user view: from here on no event is delivered, no SYSCALL and no descriptor
     /// load succeeds without an exit.
     #[inline(always)]
     pub fn load_user_view(&mut self) {
-        self.apply(View::User);
+        self.load_plain(View::User);
         let save = &mut self.vmcb.save;
         self.hidden_efer = save.efer;
         save.efer &= !msr::SCE;
@@ -172,7 +167,7 @@ impl Vcpu {
     /// Loads the kernel view and gives the guest its own state back.
     #[inline(always)]
     pub fn load_kernel_view(&mut self) {
-        self.apply(View::Kernel);
+        self.load_plain(View::Kernel);
         let save = &mut self.vmcb.save;
         save.efer = self.hidden_efer;
         save.gdtr.limit = self.hidden_gdt_limit;

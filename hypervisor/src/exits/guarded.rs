@@ -29,7 +29,7 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
         return refused;
     }
     let (page, offset) = (gpa.0 & !(PAGE_SIZE - 1), gpa.0 % PAGE_SIZE);
-    // SAFETY: guarded frames are the registers of the interrupt controllers and nothing else.
+    // SAFETY: used only below, in pages of the interrupt controllers and the HPET.
     let register = |offset: u64| unsafe { DeviceRegister::new(page + offset) };
     let acpi = &vcpu.machine.acpi;
     let allowed = if acpi.local_apic == Some(page) {
@@ -44,10 +44,7 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
             }
             _ => false,
         }
-    } else if acpi.hpet == Some(page) {
-        if !apic::hpet_write_allowed(offset, value) {
-            return refused;
-        }
+    } else if acpi.hpet == Some(page) && apic::hpet_write_allowed(offset, value) {
         true
     } else {
         return refused;

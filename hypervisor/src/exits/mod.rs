@@ -132,11 +132,10 @@ fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Ref
         Verdict::Guarded => return Err(Refusal::at(Kind::Write, gpa)),
         Verdict::Retry => {
             let here = Some((gpa.0, vcpu.vmcb.save.rip));
-            vcpu.retried = here;
             if retried == here {
-                vcpu.retried = None;
                 return Err(Refusal { kind: Kind::Unknown, gpa: Some(gpa), info });
             }
+            vcpu.retried = here;
             vcpu.flush_owed = true;
             return Ok(Resume::Here);
         }

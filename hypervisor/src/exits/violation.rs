@@ -14,7 +14,7 @@ const GENERAL_PROTECTION: u8 = 13;
 /// Records a violation that the guest is told of in another way than by #GP.
 pub fn record(vcpu: &Vcpu, refusal: Refusal) {
     vcpu.machine.record(vcpu, refusal);
-    if vcpu.machine.action() == Action::Halt {
+    if vcpu.machine.options.violation == Action::Halt {
         halt();
     }
 }
@@ -23,7 +23,7 @@ pub fn record(vcpu: &Vcpu, refusal: Refusal) {
 pub fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
     let machine = vcpu.machine;
     machine.record(vcpu, refusal);
-    match (refusal.kind, machine.action()) {
+    match (refusal.kind, machine.options.violation) {
         (_, Action::Halt) => halt(),
         (Kind::Shutdown, _) => {
             log::error!("secvisor: the guest shut its processor down; resetting the machine");

@@ -90,7 +90,7 @@ impl Vcpu {
         control.iopm_base = machine.port_map;
         control.msrpm_base = machine.msr_map;
         control.nested_control = 1;
-        vcpu.apply(View::Kernel);
+        vcpu.load_plain(View::Kernel);
         vcpu
     }
 }
