@@ -68,6 +68,12 @@ pub const fn hpet_write_allowed(offset: u64, value: u32) -> bool {
     }
 }
 
+/// Whether the local APIC's page holds its registers, by APIC_BASE (MSR 1Bh): only in xAPIC mode.
+/// In any other a store there leaves the processor, as a message of the guest's choice.
+pub const fn page_holds_registers(base: u64) -> bool {
+    base >> 10 & 3 == 2
+}
+
 /// Whether APIC_BASE (MSR 1Bh) may change from `old` to `new`: the address and the boot-processor
 /// flag stay, and the mode moves only as the processor allows (APM vol. 2, 16.9).
 pub const fn base_write_allowed(old: u64, new: u64) -> bool {
@@ -141,6 +147,14 @@ mod tests {
             assert!(!hpet_write_allowed(base + 0x10, 0) && !hpet_write_allowed(base + 0x14, 0));
         }
         assert!(hpet_write_allowed(0x10, 3));
+    }
+
+    #[test]
+    fn the_page_is_an_apic_in_xapic_mode_only() {
+        assert!(page_holds_registers(0xFEE0_0900));
+        for other in [0xFEE0_0100, 0xFEE0_0D00, 0xFEE0_0500] {
+            assert!(!page_holds_registers(other), "{other:#x}");
+        }
     }
 
     #[test]

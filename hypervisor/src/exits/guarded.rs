@@ -5,12 +5,14 @@
 use policy::PAGE_SIZE;
 use policy::address::Gpa;
 use policy::apic;
+use policy::msr::APIC_BASE;
 use policy::violation::Kind;
 
 use super::Resume;
 use crate::host::device::DeviceRegister;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
+use crate::svm::cpu;
 use crate::vcpu::Vcpu;
 
 /// I/O APIC: index and data of its registers, and the EOI register of newer ones.
@@ -33,6 +35,9 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
     let register = |offset: u64| unsafe { DeviceRegister::new(page + offset) };
     let acpi = &vcpu.machine.acpi;
     let allowed = if acpi.local_apic == Some(page) {
+        if !cpu::read_msr(APIC_BASE).is_ok_and(apic::page_holds_registers) {
+            return refused;
+        }
         // Registers lie 16 bytes apart.
         offset.is_multiple_of(16) && apic::local_write_allowed(offset, value.into())
     } else if acpi.io_apics.iter().any(|&address| address == gpa.0 - offset % 0x100) {
