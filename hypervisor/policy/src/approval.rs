@@ -5,47 +5,45 @@
 //!
 //! ```text
 //! header       64: magic[8] version:u32 length:u32 machine:u32 ranges:u32 modules:u32
-//!                  sections:u32 relocations:u32 reserved:u32 entry:u64 reserved[16]
+//!                  sections:u32 relocations:u32 reserved:u32 entry:u64 window:u64 window_end:u64
 //! kernel range 96: name[32] physical:u64 filled:u64 virtual:u64 flags:u64 sha256[32]
+//! module       64: name[56] sections:u32 reserved:u32
+//! section      80: name[32] offset:u32 size:u32 region:u32 relocations:u32 sha256[32]
+//! relocation   16: offset:u32 field:u8 base:u8 module:u16 value:u64
 //! ```
 //!
 //! `length` is the whole file's, `machine` is ELF's `e_machine`, `entry` is physical. Kernel
 //! ranges ascend by physical start and share no page; `filled` bytes are hashed and SecVisor
 //! fills the rest of the last page with INT3; flag bit 0 marks init code, which may be released.
 //!
-//! Modules have their place: three tables of fixed records follow the ranges, counted in the
-//! header, those of a module (or section) in the order of their owners. This version has no
-//! reader for them yet, so all three counts are zero, and a list with modules is refused.
-//!
-//! ```text
-//! module       72: name[64] sections:u32 relocations:u32
-//! section      80: name[32] offset:u32 size:u32 region:u32 relocations:u32 sha256[32]
-//! relocation   16: offset:u32 field:u8 base:u8 module:u16 value:u64
-//! ```
-//!
-//! A module has two regions, 0 core and 1 init, each with one base that the running kernel
-//! chooses. A section lies at `offset` in its region; its hash is over its bytes with relocated
-//! fields zeroed. A relocated field is 1 four bytes zero-extended, 2 four bytes sign-extended, 3
-//! four bytes relative to the field, 4 eight bytes; it holds `value`, which is symbol plus addend,
-//! counted from `base`: 0 nothing (a kernel address), 1 the core region of module number `module`,
-//! 2 the init region of its own module. Modules ascend by name, sections by region and offset,
-//! relocations by offset, and none overlap.
+//! A module's `sections` is one past its last section in the table of sections, and a section's
+//! `relocations` likewise; the first of each follows the owner before. A module has two regions, 0
+//! core and 1 init, each with one page-aligned base between `window` and `window_end`, which the
+//! running kernel chooses. A section lies at `offset` in its region; its hash is over its bytes
+//! with relocated fields zeroed; what sections leave of their pages is INT3. A relocated field is 1
+//! four bytes zero-extended, 2 four bytes sign-extended, 3 four bytes relative to the field, 4
+//! eight bytes; it holds `value`, which is symbol plus addend, counted from `base`: 0 nothing (a
+//! kernel address), 1 the core region of module number `module`, 2 the init region of its own
+//! module. Modules ascend by name, sections by region and offset, relocations by offset, and none
+//! overlap.
 //!
 //! The file is hostile until [`ApprovalList::parse`] has seen all of it: every rule is checked
 //! there, once, and the accessors of a parsed list only read.
 
 use core::fmt;
-
-use sha2::{Digest, Sha256};
+use core::ops::Range;
 
 use crate::PAGE_SIZE;
 use crate::address::{Gpa, Gva, PhysicalRange};
 
 mod check;
+mod kernel;
+mod module;
 #[cfg(test)]
 mod tests;
 
 pub use check::ListError;
+pub use module::{Base, Field, Module, Relocation, Section};
 
 /// First bytes of every approval list.
 pub const MAGIC: [u8; 8] = *b"SVAPPROV";
@@ -55,10 +53,20 @@ pub const VERSION: u32 = 1;
 pub const HEADER_BYTES: usize = 64;
 /// Size of a kernel range, in bytes.
 pub const RANGE_BYTES: usize = 96;
-/// Space for the name of a kernel range, in bytes.
+/// Size of a module, in bytes.
+pub const MODULE_BYTES: usize = 64;
+/// Size of a section, in bytes.
+pub const SECTION_BYTES: usize = 80;
+/// Size of a relocation, in bytes.
+pub const RELOCATION_BYTES: usize = 16;
+/// Space for the name of a module, in bytes.
+pub const MODULE_NAME_BYTES: usize = 56;
+/// Space for the name of a kernel range or a section, in bytes.
 pub const NAME_BYTES: usize = 32;
 /// Most kernel ranges that a list may hold.
 pub const MAX_RANGES: u32 = 16;
+/// Most modules that a list may hold: their numbers in relocations have 16 bits.
+pub const MAX_MODULES: u32 = 1 << 16;
 /// The processor mode that the kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -123,7 +131,11 @@ impl<'a> Fields<'a> {
 pub struct ApprovalList<'a> {
     architecture: Architecture,
     entry: Gpa,
+    window: (u64, u64),
     ranges: &'a [[u8; RANGE_BYTES]],
+    modules: &'a [[u8; MODULE_BYTES]],
+    sections: &'a [[u8; SECTION_BYTES]],
+    relocations: &'a [[u8; RELOCATION_BYTES]],
 }
 
 impl<'a> ApprovalList<'a> {
@@ -135,6 +147,11 @@ impl<'a> ApprovalList<'a> {
     /// The kernel's physical entry point, inside one of its ranges.
     pub fn entry(&self) -> Gpa {
         self.entry
+    }
+
+    /// The virtual addresses that modules may lie at; empty if there are none.
+    pub fn window(&self) -> Range<u64> {
+        self.window.0..self.window.1
     }
 
     /// The kernel's code, by ascending physical address.
@@ -183,30 +200,6 @@ impl<'a> CodeRange<'a> {
     /// One past the last virtual address of its pages.
     pub fn virtual_end(&self) -> Gva {
         Gva(self.virtual_start.0.saturating_add(self.physical.length()))
-    }
-
-    /// Whether the byte at `address` is one of the filled ones.
-    pub fn holds(&self, address: Gpa) -> bool {
-        address.0.checked_sub(self.physical.start()).is_some_and(|offset| offset < self.filled)
-    }
-
-    /// What the section leaves of its last page, to be filled with INT3; `None` if nothing.
-    pub fn slack(&self) -> Option<PhysicalRange> {
-        let start = self.physical.start().checked_add(self.filled)?;
-        PhysicalRange::between(start, self.physical.end())
-    }
-
-    /// Compares the section's bytes, as loaded, with what the owner approved.
-    ///
-    /// # Errors
-    /// [`Mismatch`] if a byte or the length differs.
-    pub fn verify(&self, bytes: &[u8]) -> Result<(), Mismatch<'a>> {
-        let found: [u8; 32] = Sha256::digest(bytes).into();
-        if bytes.len() as u64 == self.filled && found == self.sha256 {
-            Ok(())
-        } else {
-            Err(Mismatch { name: self.name, expected: self.sha256, found })
-        }
     }
 }
 

@@ -3,9 +3,10 @@
 use core::fmt;
 
 use super::{
-    ApprovalList, Architecture, CodeRange, Fault, Fields, HEADER_BYTES, MAGIC, MAX_RANGES, VERSION,
-    require,
+    ApprovalList, Architecture, Base, CodeRange, Fault, Fields, HEADER_BYTES, MAGIC, MAX_MODULES,
+    MAX_RANGES, Relocation, Section, VERSION, require,
 };
+use crate::PAGE_SIZE;
 use crate::address::Gpa;
 
 /// Why bytes are no approval list.
@@ -57,6 +58,7 @@ impl<'a> ApprovalList<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ListError> {
         let list = Self::parse_header(bytes).map_err(Fault::in_part("header", None))?;
         list.check_ranges()?;
+        list.check_modules()?;
         Ok(list)
     }
 
@@ -79,17 +81,20 @@ impl<'a> ApprovalList<'a> {
         };
         let [ranges, modules, sections, relocations, reserved] =
             core::array::from_fn(|_| fields.u32());
-        let beyond = modules | sections | relocations;
-        require(beyond == 0, "modules, which this version cannot verify, counts", beyond)?;
         let entry = Gpa(fields.u64());
-        let reserved = u64::from(reserved) | fields.u64() | fields.u64();
+        let window = (fields.u64(), fields.u64());
         require(reserved == 0, "reserved bytes are not zero", reserved)?;
         require(ranges > 0, "no kernel code is approved, ranges", ranges)?;
         require(ranges <= MAX_RANGES, "more kernel ranges than supported", ranges)?;
-        let (records, rest) = rest.as_chunks();
-        let exact = rest.is_empty() && records.len() as u64 == u64::from(ranges);
-        require(exact, "the file does not hold exactly the kernel ranges", ranges)?;
-        Ok(Self { architecture, entry, ranges: records })
+        require(modules <= MAX_MODULES, "more modules than supported", modules)?;
+        let aligned = (window.0 | window.1).is_multiple_of(PAGE_SIZE) && window.0 <= window.1;
+        require(aligned, "no window of pages for modules, from", window.0)?;
+        let (ranges, rest) = table(rest, ranges)?;
+        let (modules, rest) = table(rest, modules)?;
+        let (sections, rest) = table(rest, sections)?;
+        let (relocations, rest) = table(rest, relocations)?;
+        require(rest.is_empty(), "bytes behind the last table", rest.len() as u64)?;
+        Ok(Self { architecture, entry, window, ranges, modules, sections, relocations })
     }
 
     fn check_ranges(&self) -> Result<(), ListError> {
@@ -106,6 +111,61 @@ impl<'a> ApprovalList<'a> {
         let entered = self.kernel_ranges().any(|range| range.holds(self.entry));
         require(entered, "entry point outside the approved code", self.entry.0)
             .map_err(Fault::in_part("header", None))
+    }
+
+    fn check_modules(&self) -> Result<(), ListError> {
+        let mut name = "";
+        let [mut sections, mut relocations] = [0usize; 2];
+        for number in 0..self.modules.len() {
+            let in_module = Fault::in_part("module", Some(number));
+            let module = self.decode_module(number).map_err(&in_module)?;
+            let bytes = module.name.len() as u64;
+            require(name < module.name, "name not above the one before it, of bytes", bytes)
+                .map_err(&in_module)?;
+            name = module.name;
+            let mut end = (false, 0);
+            for index in module.sections.clone() {
+                let in_section = Fault::in_part("section", Some(index));
+                let section = self.decode_section(index).map_err(&in_section)?;
+                let start = (section.init, section.offset);
+                require(start >= end, "section inside or below the one before it, at", start.1)
+                    .and_then(|()| section.check(self.modules.len()))
+                    .map_err(&in_section)?;
+                end = (section.init, section.end());
+                relocations = relocations.saturating_add(section.relocations.len());
+                sections = sections.saturating_add(1);
+            }
+        }
+        let left = self.sections.len().abs_diff(sections);
+        let left = left.saturating_add(self.relocations.len().abs_diff(relocations));
+        require(left == 0, "sections or relocations that belong to none", left as u64)
+            .map_err(Fault::in_part("header", None))
+    }
+}
+
+/// Takes a table of `count` records from the front of `bytes`.
+fn table<const N: usize>(bytes: &[u8], count: u32) -> Result<(&[[u8; N]], &[u8]), Fault> {
+    let fault = Fault("the file ends inside a table of records", count.into());
+    let (head, tail) = (count as usize)
+        .checked_mul(N)
+        .and_then(|size| bytes.split_at_checked(size))
+        .ok_or(fault)?;
+    Ok((head.as_chunks().0, tail))
+}
+
+impl Section<'_> {
+    fn check(&self, modules: usize) -> Result<(), Fault> {
+        let mut end = 0;
+        for record in self.relocations {
+            let Relocation { offset, field, base, .. } = Relocation::decode(record)?;
+            require(offset >= end, "relocation inside or below the one before it, at", offset)?;
+            end = offset.saturating_add(field.width() as u32);
+            require(end <= self.size, "relocation past its section's end, at", offset)?;
+            if let Base::Core(module) = base {
+                require(usize::from(module) < modules, "relocation to no module", module)?;
+            }
+        }
+        Ok(())
     }
 }
 

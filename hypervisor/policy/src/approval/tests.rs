@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 fn name<const N: usize>(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
@@ -19,37 +20,79 @@ fn range(text: &str, physical: u64, filled: u64, virtual_start: u64, flags: u64)
     [name::<32>(text), longs([physical, filled, virtual_start, flags]), vec![0xAB; 32]].concat()
 }
 
+fn module(text: &str, sections: u32) -> Vec<u8> {
+    [name::<56>(text), words([sections, 0])].concat()
+}
+
+fn section(text: &str, offset: u32, size: u32, region: u32, relocations: u32) -> Vec<u8> {
+    [name::<32>(text), words([offset, size, region, relocations]), vec![0xCD; 32]].concat()
+}
+
+fn relocation(offset: u32, field: u8, base: u8, module: u16, value: u64) -> Vec<u8> {
+    let [low, high] = module.to_le_bytes();
+    [words([offset]), vec![field, base, low, high], longs([value])].concat()
+}
+
+const WINDOW: (u64, u64) = (0xffff_ffff_a000_0000, 0xffff_ffff_ff00_0000);
+
 #[derive(Clone)]
 struct Parts {
     machine: u32,
     entry: u64,
+    window: (u64, u64),
     ranges: Vec<Vec<u8>>,
+    modules: Vec<Vec<u8>>,
+    sections: Vec<Vec<u8>>,
+    relocations: Vec<Vec<u8>>,
 }
 
 impl Parts {
     fn build(&self) -> Vec<u8> {
-        let ranges = self.ranges.concat();
+        let tables = [&self.ranges, &self.modules, &self.sections, &self.relocations];
+        let counts = tables.map(|table| table.len() as u32);
+        let tables = tables.map(|table| table.concat()).concat();
         [
             MAGIC.to_vec(),
-            words([VERSION, (HEADER_BYTES + ranges.len()) as u32, self.machine]),
-            words([self.ranges.len() as u32, 0, 0, 0, 0]),
-            longs([self.entry, 0, 0]),
-            ranges,
+            words([VERSION, (HEADER_BYTES + tables.len()) as u32, self.machine]),
+            words(counts),
+            words([0]),
+            longs([self.entry, self.window.0, self.window.1]),
+            tables,
         ]
         .concat()
     }
 }
 
-/// Code and init code of a 64-bit kernel.
+/// Code and init code of a 64-bit kernel, a module, and one that depends on it.
 fn honest() -> Parts {
     Parts {
         machine: 62,
         entry: 0x100_0000,
+        window: WINDOW,
         ranges: vec![
             range(".text", 0x100_0000, 0x5123, 0xffff_ffff_8100_0000, 0),
             range(".init.text", 0x100_7000, 0x2000, 0xffff_ffff_8100_7000, 1),
         ],
+        modules: vec![module("fat", 1), module("vfat", 4)],
+        sections: vec![
+            section(".text", 0, 0x1001, 0, 2),
+            section(".text", 0, 0x80, 0, 2),
+            section(".exit.text", 0x80, 0x10, 0, 3),
+            section(".init.text", 0, 0x20, 1, 4),
+        ],
+        relocations: vec![
+            relocation(0, 3, 0, 0, 0xffff_ffff_8100_0010),
+            relocation(0xFFD, 2, 1, 0, 0x2000),
+            relocation(8, 4, 1, 0, 0xFFF),
+            relocation(0x1C, 3, 2, 0, 0x40),
+        ],
     }
+}
+
+/// A kernel alone.
+fn without_modules() -> Parts {
+    let (modules, sections, relocations) = (vec![], vec![], vec![]);
+    Parts { window: (0, 0), modules, sections, relocations, ..honest() }
 }
 
 fn rejected(change: impl FnOnce(&mut Parts)) -> String {
@@ -101,19 +144,19 @@ fn headers_are_checked() {
         ("stated length", |b| b.truncate(200)),
         ("unknown machine: 0x28", |b| b[16] = 40),
         ("reserved bytes are not zero: 0x1", |b| b[36] = 1),
-        ("reserved bytes are not zero: 0x5", |b| b[48] = 5),
-        ("reserved bytes are not zero", |b| b[63] = 1),
         ("no kernel code is approved", |b| b[20] = 0),
         ("more kernel ranges than supported: 0x11", |b| b[20] = 17),
-        ("not hold exactly the kernel ranges: 0x10", |b| b[20] = 16),
-        ("not hold exactly the kernel ranges: 0x1", |b| b[20] = 1),
-        ("not hold exactly the kernel ranges: 0x2", |b| {
+        ("the file ends inside a table of records: 0x10", |b| b[20] = 16),
+        ("more modules than supported: 0x1000002", |b| b[27] = 1),
+        ("the file ends inside a table of records: 0x1004", |b| b[33] = 0x10),
+        ("the file ends inside a table of records: 0x5", |b| b[32] = 5),
+        ("bytes behind the last table: 0x10", |b| b[32] = 3),
+        ("bytes behind the last table: 0x1", |b| {
             b.push(0);
             b[12] += 1;
         }),
-        ("cannot verify, counts: 0x1", |b| b[24] = 1),
-        ("cannot verify, counts: 0xff000000", |b| b[31] = 0xFF),
-        ("cannot verify, counts: 0x100", |b| b[33] = 1),
+        ("no window of pages for modules", |b| b[48] = 1),
+        ("no window of pages for modules", |b| b[63] = 0),
     ] {
         let error = rejected_bytes(change);
         assert!(error.contains(message), "{error} is not about: {message}");
@@ -153,7 +196,7 @@ fn ranges_are_checked() {
     assert!(error.contains("entry point outside the approved code: 0x1005123"), "{error}");
     let error = rejected(|list| list.machine = 3);
     assert!(error.contains("virtual end out of"), "{error}");
-    let mut low = honest();
+    let mut low = without_modules();
     low.machine = 3;
     low.ranges = vec![range(".text", 0x10_0000, 1, 0xc010_0000, 0)];
     low.entry = 0x10_0000;
@@ -184,6 +227,109 @@ fn code_is_verified_by_hash_and_length() {
     assert_eq!(Hex(&[0x0A, 0xFF]).to_string(), "0aff");
 }
 
+#[test]
+fn modules_give_back_what_they_hold() {
+    let bytes = honest().build();
+    let list = ApprovalList::parse(&bytes).unwrap();
+    assert_eq!(list.window(), WINDOW.0..WINDOW.1);
+    let modules: Vec<_> = list.modules().collect();
+    assert_eq!(modules.iter().map(|module| module.name).collect::<Vec<_>>(), ["fat", "vfat"]);
+    assert_eq!(modules.iter().map(|module| module.number).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!([modules[0].pages(false), modules[0].pages(true)], [2, 0]);
+    assert_eq!([modules[1].pages(false), modules[1].pages(true)], [1, 1]);
+    let names = |init| modules[1].region(init).map(|section| section.name).collect::<Vec<_>>();
+    assert_eq!(names(false), [".text", ".exit.text"]);
+    assert_eq!(names(true), [".init.text"]);
+    let init = modules[1].region(true).next().unwrap();
+    assert_eq!((init.offset, init.size, init.sha256), (0, 0x20, [0xCD; 32]));
+    let (field, base) = (Field::Relative32, Base::Init);
+    let relocation = Relocation { offset: 0x1C, field, base, value: 0x40 };
+    assert_eq!(init.relocations().collect::<Vec<_>>(), [relocation]);
+    assert_eq!(
+        modules[0].sections().map(|section| section.relocations().count()).sum::<usize>(),
+        2
+    );
+    assert_eq!(list.find_module("vfat").unwrap().number, 1);
+    for absent in ["", "fa", "fat ", "vfatx", "zzz"] {
+        assert!(list.find_module(absent).is_none(), "{absent}");
+    }
+}
+
+#[test]
+fn modules_are_checked() {
+    type Change = fn(&mut Parts);
+    for (message, change) in [
+        (
+            "module 1: name not above the one before it, of bytes: 0x3",
+            (|p| {
+                p.modules[1] = module("fat", 4);
+            }) as Change,
+        ),
+        ("module 1: name not above", |p| p.modules[1] = module("a", 4)),
+        ("module 0: empty name", |p| p.modules[0] = module("", 1)),
+        ("module 0: reserved bytes are not zero: 0x1", |p| p.modules[0][60] = 1),
+        ("module 0: sections that the list does not have", |p| p.modules[0] = module("fat", 5)),
+        ("module 1: sections that the list does not have", |p| p.modules[1] = module("vfat", 0)),
+        ("header: sections or relocations that belong to none: 0x2", |p| {
+            p.modules[1] = module("vfat", 3);
+        }),
+        ("section 1: relocations that the list does not have", |p| {
+            p.sections[1] = section(".text", 0, 0x80, 0, 1);
+        }),
+        ("section 3: relocations that the list does not have", |p| {
+            p.sections[3] = section("x", 0, 0x20, 1, 5);
+        }),
+        ("header: sections or relocations that belong to none: 0x1", |p| {
+            p.sections[3] = section("x", 0, 0x20, 1, 3);
+        }),
+        ("section 2: section inside or below the one before it, at: 0x7f", |p| {
+            p.sections[2] = section("x", 0x7F, 0x10, 0, 3);
+        }),
+        ("section 3: section inside or below", |p| p.sections[2] = section("x", 0x20, 0x10, 1, 3)),
+        ("section 0: empty section", |p| p.sections[0] = section("x", 0, 0, 0, 2)),
+        ("section 0: section wraps", |p| p.sections[0] = section("x", 2, u32::MAX - 1, 0, 2)),
+        ("section 3: unknown region: 0x2", |p| p.sections[3] = section("x", 0, 0x20, 2, 4)),
+        ("section 0: unknown relocation field: 0x0", |p| p.relocations[0][4] = 0),
+        ("section 0: unknown relocation field: 0x5", |p| p.relocations[0][4] = 5),
+        ("section 0: unknown relocation base: 0x3", |p| p.relocations[0][5] = 3),
+        ("section 0: unknown relocation base: 0x0", |p| p.relocations[0][6] = 1),
+        ("section 0: relocation to no module: 0x2", |p| p.relocations[1][6] = 2),
+        ("section 0: relocation inside or below the one before it, at: 0x3", |p| {
+            p.relocations[1] = relocation(3, 2, 1, 0, 0);
+        }),
+        ("section 0: relocation past its section's end, at: 0xffe", |p| {
+            p.relocations[1] = relocation(0xFFE, 2, 1, 0, 0);
+        }),
+        ("section 3: relocation past its section's end, at: 0x19", |p| {
+            p.relocations[3] = relocation(0x19, 4, 0, 0, 0);
+        }),
+        ("section 0: relocation past its section's end, at: 0xfffffffe", |p| {
+            p.relocations[1] = relocation(0xFFFF_FFFE, 2, 1, 0, 0);
+        }),
+    ] {
+        let error = rejected(change);
+        assert!(error.starts_with(message), "{error} is not: {message}");
+    }
+}
+
+#[test]
+fn relocated_fields_hold_the_address_or_nothing_does() {
+    let bytes = |field, value, base, place| {
+        Relocation { offset: 0, field, base: Base::Kernel, value }.bytes(base, place)
+    };
+    let held = |value: u64| Some(value.to_le_bytes());
+    let high = 0xffff_ffff_a000_0000;
+    assert_eq!(bytes(Field::Signed32, 0x1234, high, 0), held(high + 0x1234));
+    assert_eq!(bytes(Field::Signed32, 0, 1 << 31, 0), None);
+    assert_eq!(bytes(Field::Unsigned32, 0x10, 0xc000_0000, 0), held(0xc000_0010));
+    assert_eq!(bytes(Field::Unsigned32, 0, 1 << 32, 0), None);
+    assert_eq!(bytes(Field::Relative32, 0x10, high, high + 0x20), held(-16i64 as u64));
+    assert_eq!(bytes(Field::Relative32, (-4i64) as u64, high, high), held(-4i64 as u64));
+    assert_eq!(bytes(Field::Relative32, 0, high, high - (1 << 31)), None);
+    assert_eq!(bytes(Field::Relative32, 0, 0, 1 << 31), held(-(1i64 << 31) as u64));
+    assert_eq!(bytes(Field::Word64, 1, u64::MAX, 7), held(0));
+}
+
 /// What callers rely on, said a second time.
 fn assert_sound(list: &ApprovalList) {
     let ranges: Vec<_> = list.kernel_ranges().collect();
@@ -201,6 +347,29 @@ fn assert_sound(list: &ApprovalList) {
             assert!(other.physical.end() <= range.physical.start() && other.name != range.name);
         }
     }
+    let modules: Vec<_> = list.modules().collect();
+    assert!(modules.windows(2).all(|pair| pair[0].name < pair[1].name));
+    for module in &modules {
+        assert_eq!(list.find_module(module.name).unwrap().number, module.number);
+        let mut end = (false, 0);
+        for section in module.sections() {
+            assert!((section.init, section.offset) >= end && section.size > 0);
+            end = (section.init, section.offset.checked_add(section.size).unwrap());
+            let mut at = 0;
+            for relocation in section.relocations() {
+                assert!(relocation.offset >= at);
+                at = relocation.offset + relocation.field.width() as u32;
+                let own = |number: u16| usize::from(number) < modules.len();
+                assert!(!matches!(relocation.base, Base::Core(number) if !own(number)));
+            }
+            assert!(at <= section.size);
+        }
+    }
+    let sections = modules.iter().map(|module| module.sections().count()).sum::<usize>();
+    assert_eq!((modules.len(), sections), (list.modules.len(), list.sections.len()));
+    let sections = modules.iter().flat_map(|module| module.sections());
+    let relocations = sections.map(|section| section.relocations().count()).sum::<usize>();
+    assert_eq!(relocations, list.relocations.len());
 }
 
 #[test]
@@ -208,7 +377,7 @@ fn every_changed_byte_is_rejected_or_gives_a_sound_list() {
     let honest = honest().build();
     assert_sound(&ApprovalList::parse(&honest).unwrap());
     for at in 0..honest.len() {
-        for change in 1..=u8::MAX {
+        for change in (0..8).map(|bit| 1 << bit).chain([u8::MAX]) {
             let mut bytes = honest.clone();
             bytes[at] ^= change;
             if let Ok(list) = ApprovalList::parse(&bytes) {
@@ -235,7 +404,7 @@ proptest! {
             range(text, start << 12, filled, virtual_start << 12, flags)
         };
         let ranges = starts.iter().zip(names).map(range).collect();
-        let bytes = Parts { machine: 3, entry, ranges }.build();
+        let bytes = Parts { machine: 3, entry, ranges, ..without_modules() }.build();
         if let Ok(list) = ApprovalList::parse(&bytes) {
             assert_sound(&list);
         }
