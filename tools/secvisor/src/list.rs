@@ -1,6 +1,10 @@
 //! Writes approval lists. The format is told in `policy::approval`.
 
-use policy::approval::{Architecture, HEADER_BYTES, MAGIC, NAME_BYTES, VERSION};
+use std::ops::Range;
+
+use policy::approval::{
+    Architecture, Base, HEADER_BYTES, MAGIC, MODULE_NAME_BYTES, NAME_BYTES, Relocation, VERSION,
+};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -14,12 +18,14 @@ pub struct Contents {
     /// Physical entry point.
     pub entry: u64,
     /// The kernel's code.
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<CodeRange>,
+    /// The modules.
+    pub modules: Vec<Module>,
 }
 
 /// A range of kernel code.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Range {
+pub struct CodeRange {
     /// The section's name.
     pub name: String,
     /// First physical address.
@@ -34,10 +40,44 @@ pub struct Range {
     pub sha256: [u8; 32],
 }
 
+/// A module.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// Its code sections, by region and offset.
+    pub sections: Vec<Section>,
+}
+
+/// A code section of a module.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// Its name.
+    pub name: String,
+    /// Whether it lies in the init region.
+    pub init: bool,
+    /// Where it starts in its region.
+    pub offset: u32,
+    /// Its length in bytes.
+    pub size: u32,
+    /// SHA-256 of its bytes with all relocated fields zeroed.
+    pub sha256: [u8; 32],
+    /// Its relocations, by offset.
+    pub relocations: Vec<Relocation>,
+}
+
+/// Where a kernel's module loader allocates.
+pub fn window(architecture: Architecture) -> Range<u64> {
+    match architecture {
+        Architecture::X86_64 => 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000,
+        Architecture::I386 => 0xc000_0000..0xffff_f000,
+    }
+}
+
 impl Contents {
-    /// What approves `kernel`.
+    /// What approves `kernel`, without modules.
     pub fn of(kernel: &Kernel<'_>) -> Self {
-        let range = |section: &crate::kernel::Code<'_>| Range {
+        let range = |section: &crate::kernel::Code<'_>| CodeRange {
             name: section.name.into(),
             physical: section.physical,
             filled: section.bytes.len() as u64,
@@ -49,6 +89,7 @@ impl Contents {
             architecture: kernel.architecture,
             entry: kernel.entry,
             ranges: kernel.code.iter().map(range).collect(),
+            modules: Vec::new(),
         }
     }
 }
@@ -57,26 +98,61 @@ impl Contents {
 pub fn encode(contents: &Contents) -> Result<Vec<u8>, Error> {
     let mut sorted = contents.clone();
     sorted.ranges.sort_by_key(|range| range.physical);
-    let mut ranges = Vec::new();
+    sorted.modules.sort_by(|a, b| a.name.cmp(&b.name));
+    let (mut ranges, mut modules, mut sections, mut relocations) = (vec![], vec![], vec![], vec![]);
     for range in &sorted.ranges {
         ranges.extend(name::<NAME_BYTES>(&range.name)?);
         let numbers = [range.physical, range.filled, range.virtual_start, range.init.into()];
         ranges.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
         ranges.extend(range.sha256);
     }
+    let (mut section_count, mut relocation_count) = (0, 0);
+    for module in &sorted.modules {
+        section_count += module.sections.len();
+        modules.extend(name::<MODULE_NAME_BYTES>(&module.name)?);
+        modules.extend([count(section_count)?, [0; 4]].concat());
+        for section in &module.sections {
+            relocation_count += section.relocations.len();
+            sections.extend(name::<NAME_BYTES>(&section.name)?);
+            let numbers = [section.offset, section.size, section.init.into()];
+            sections.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
+            sections.extend(count(relocation_count)?);
+            sections.extend(section.sha256);
+            relocations.extend(section.relocations.iter().flat_map(relocation));
+        }
+    }
+    let window = if modules.is_empty() { 0..0 } else { window(sorted.architecture) };
+    let tables = [ranges, modules, sections, relocations].concat();
     Ok([
         MAGIC.to_vec(),
         VERSION.to_le_bytes().into(),
-        count(HEADER_BYTES + ranges.len())?.into(),
+        count(HEADER_BYTES + tables.len())?.into(),
         (sorted.architecture as u32).to_le_bytes().into(),
         count(sorted.ranges.len())?.into(),
-        // No modules, their sections and relocations, and four reserved bytes.
-        vec![0; 16],
-        sorted.entry.to_le_bytes().into(),
-        vec![0; 16],
-        ranges,
+        count(sorted.modules.len())?.into(),
+        count(section_count)?.into(),
+        count(relocation_count)?.into(),
+        vec![0; 4],
+        [sorted.entry, window.start, window.end].map(u64::to_le_bytes).concat(),
+        tables,
     ]
     .concat())
+}
+
+fn relocation(relocation: &Relocation) -> Vec<u8> {
+    let (base, module) = match relocation.base {
+        Base::Kernel => (0, 0),
+        Base::Core(module) => (1, module),
+        Base::Init => (2, 0),
+    };
+    let kind = [relocation.field as u8, base];
+    [
+        &relocation.offset.to_le_bytes()[..],
+        &kind,
+        &module.to_le_bytes(),
+        &relocation.value.to_le_bytes(),
+    ]
+    .concat()
 }
 
 fn count(number: usize) -> Result<[u8; 4], Error> {
@@ -96,12 +172,12 @@ fn name<const N: usize>(text: &str) -> Result<[u8; N], Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::approval::ApprovalList;
+    use policy::approval::{ApprovalList, Field};
     use proptest::prelude::*;
 
     /// What a parsed list says, in the shape it was made from.
     fn contents(list: ApprovalList<'_>) -> Contents {
-        let ranges = list.kernel_ranges().map(|range| Range {
+        let ranges = list.kernel_ranges().map(|range| CodeRange {
             name: range.name.into(),
             physical: range.physical.start(),
             filled: range.filled,
@@ -109,14 +185,27 @@ mod tests {
             init: range.init,
             sha256: range.sha256,
         });
+        let section = |section: policy::approval::Section<'_>| Section {
+            name: section.name.into(),
+            init: section.init,
+            offset: section.offset,
+            size: section.size,
+            sha256: section.sha256,
+            relocations: section.relocations().collect(),
+        };
+        let modules = list.modules().map(|module| Module {
+            name: module.name.into(),
+            sections: module.sections().map(section).collect(),
+        });
         Contents {
             architecture: list.architecture(),
             entry: list.entry().0,
             ranges: ranges.collect(),
+            modules: modules.collect(),
         }
     }
 
-    fn ranges() -> impl Strategy<Value = Vec<Range>> {
+    fn ranges() -> impl Strategy<Value = Vec<CodeRange>> {
         let one = (1u64..0x4000, 0u64..3, any::<bool>(), any::<[u8; 32]>());
         prop::collection::vec(one, 1..6).prop_map(|parts| {
             let mut physical = 0x10_0000;
@@ -125,7 +214,7 @@ mod tests {
                     let start = physical + gap * 0x1000;
                     physical = start + filled.next_multiple_of(0x1000);
                     let name = format!(".text{index}");
-                    Range {
+                    CodeRange {
                         name,
                         physical: start,
                         filled,
@@ -138,16 +227,57 @@ mod tests {
         })
     }
 
+    fn modules() -> impl Strategy<Value = Vec<Module>> {
+        let field = prop_oneof![
+            Just(Field::Unsigned32),
+            Just(Field::Signed32),
+            Just(Field::Relative32),
+            Just(Field::Word64)
+        ];
+        let base = prop_oneof![Just(Base::Kernel), Just(Base::Core(0)), Just(Base::Init)];
+        let relocations = prop::collection::vec((field, base, any::<u64>()), 0..5);
+        let sections = prop::collection::vec((any::<[u8; 32]>(), relocations), 0..4);
+        prop::collection::vec(sections, 0..4).prop_map(|modules| {
+            let module = |(index, sections): (usize, Vec<([u8; 32], Vec<_>)>)| {
+                let section =
+                    |(index, (sha256, relocations)): (usize, ([u8; 32], Vec<_>))| Section {
+                        name: format!(".text.{index}"),
+                        init: index > 1,
+                        offset: index as u32 * 0x100,
+                        size: 0x80,
+                        sha256,
+                        relocations: relocations
+                            .into_iter()
+                            .zip((0..).step_by(12))
+                            .map(|((field, base, value), offset)| Relocation {
+                                offset,
+                                field,
+                                base,
+                                value,
+                            })
+                            .collect(),
+                    };
+                let sections = sections.into_iter().enumerate().map(section).collect();
+                Module { name: format!("module_{index}"), sections }
+            };
+            modules.into_iter().enumerate().map(module).collect()
+        })
+    }
+
     proptest! {
         #[test]
-        fn lists_round_trip_whatever_the_order(ranges in ranges(), i386: bool) {
+        fn lists_round_trip_whatever_the_order(ranges in ranges(), modules in modules(), i386: bool) {
             let architecture = if i386 { Architecture::I386 } else { Architecture::X86_64 };
             let entry = ranges[0].physical + ranges[0].filled - 1;
-            let honest = Contents { architecture, entry, ranges };
+            let honest = Contents { architecture, entry, ranges, modules };
             let bytes = encode(&honest).unwrap();
-            prop_assert_eq!(contents(ApprovalList::parse(&bytes).unwrap()), honest.clone());
+            let list = ApprovalList::parse(&bytes).unwrap();
+            let window = if honest.modules.is_empty() { 0..0 } else { window(architecture) };
+            prop_assert_eq!(list.window(), window);
+            prop_assert_eq!(contents(list), honest.clone());
             let mut turned = honest;
             turned.ranges.reverse();
+            turned.modules.reverse();
             prop_assert_eq!(encode(&turned).unwrap(), bytes);
         }
     }

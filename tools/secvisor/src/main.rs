@@ -5,17 +5,25 @@
 
 mod bzimage;
 mod check;
+mod exports;
 mod kernel;
+mod layout;
 mod list;
+mod module;
+mod modules;
+mod relocate;
 mod ring;
 mod show;
+mod unpack;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use exports::Exports;
 use kernel::Kernel;
+use modules::Chosen;
 
 /// What stops a command, for people to read.
 type Error = String;
@@ -30,21 +38,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make an approval list from a kernel
+    /// Make an approval list from a kernel and its modules
     ///
-    /// The list holds the physical place and the SHA-256 of the kernel's code sections and
-    /// nothing else that may run in kernel mode. The same files give the same list, byte for
-    /// byte. Give it to GRUB as the module `policy`, beside the very vmlinux it was made from.
+    /// The list holds the physical place and the SHA-256 of the kernel's code sections, for each
+    /// module the SHA-256 and every relocation of its code sections, and nothing else that may
+    /// run in kernel mode. The same files give the same list, byte for byte, in whatever order.
+    /// Modules load if they, and the modules that they depend on, are in the list. Give it to GRUB as the module `policy`, beside the very vmlinux it was made from.
     Approve {
         /// The kernel: an ELF vmlinux, or a bzImage, which is unpacked
         #[arg(long, value_name = "FILE")]
         kernel: PathBuf,
-        /// A kernel module to approve; may be repeated
-        #[arg(long, value_name = "FILE.ko")]
-        module: Vec<PathBuf>,
-        /// A folder whose kernel modules are all approved
-        #[arg(long, value_name = "DIR")]
-        modules: Option<PathBuf>,
+        #[command(flatten)]
+        modules: Chosen,
         /// Where the list goes
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
@@ -56,14 +61,21 @@ enum Command {
     Show {
         /// The approval list
         list: PathBuf,
+        /// Print all that the list says of this module, relocations included
+        #[arg(long, value_name = "NAME")]
+        module: Option<String>,
     },
-    /// Compare an approval list with a kernel; exit code 1 if they differ
+    /// Compare an approval list with a kernel and its modules; exit code 1 if they differ
+    ///
+    /// Without --module and --modules only the kernel is compared.
     Check {
         /// The approval list
         list: PathBuf,
         /// The kernel: an ELF vmlinux or a bzImage
         #[arg(long, value_name = "FILE")]
         kernel: PathBuf,
+        #[command(flatten)]
+        modules: Chosen,
     },
     /// Find SecVisor's violation records in a dump of the machine's memory
     ///
@@ -88,27 +100,32 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<bool, Error> {
     match command {
-        Command::Approve { module, modules, .. } if !module.is_empty() || modules.is_some() => Err(
-            "this version cannot approve kernel modules yet, and SecVisor refuses to load any; \
-                 leave out --module and --modules"
-                .into(),
-        ),
-        Command::Approve { kernel, output, vmlinux_out, .. } => {
-            approve(&kernel, &output, vmlinux_out.as_deref())?;
+        Command::Approve { kernel, modules, output, vmlinux_out } => {
+            approve(&kernel, &modules, &output, vmlinux_out.as_deref())?;
             Ok(true)
         }
-        Command::Show { list } => {
+        Command::Show { list, module } => {
             let bytes = read(&list)?;
-            print!("{}", show::show(&bytes).map_err(|error| in_file(&list, error))?);
+            let text = match module {
+                Some(name) => show::show_module(&bytes, &name),
+                None => show::show(&bytes),
+            };
+            print!("{}", text.map_err(|error| in_file(&list, error))?);
             Ok(true)
         }
-        Command::Check { list, kernel } => {
+        Command::Check { list, kernel, modules } => {
             let bytes = read(&list)?;
-            let approved = policy::approval::ApprovalList::parse(&bytes)
-                .map_err(|error| in_file(&list, format!("no sound approval list: {error}")))?;
+            let approved = show::parse(&bytes).map_err(|error| in_file(&list, error))?;
             let image = read_kernel(&kernel)?;
             let found = Kernel::read(&image).map_err(|error| in_file(&kernel, error))?;
-            let differences = check::differences(approved, &found);
+            let mut differences = check::differences(approved, &found);
+            if !modules.is_empty() {
+                let mut contents = list::Contents::of(&found);
+                let refused = add_modules(&mut contents, &modules, &kernel, &image)?;
+                refused.iter().for_each(|refused| println!("not approved  {refused}"));
+                let found = list::encode(&contents)?;
+                differences.extend(check::module_differences(approved, show::parse(&found)?));
+            }
             for difference in &differences {
                 println!("{difference}");
             }
@@ -132,11 +149,18 @@ fn run(command: Command) -> Result<bool, Error> {
     }
 }
 
-fn approve(path: &Path, output: &Path, vmlinux_out: Option<&Path>) -> Result<(), Error> {
+fn approve(
+    path: &Path,
+    modules: &Chosen,
+    output: &Path,
+    vmlinux_out: Option<&Path>,
+) -> Result<(), Error> {
     let packed = read(path)?;
     let image = bzimage::unpack(&packed).map_err(|error| in_file(path, error))?;
     let kernel = Kernel::read(&image).map_err(|error| in_file(path, error))?;
-    let bytes = list::encode(&list::Contents::of(&kernel)).map_err(|error| in_file(path, error))?;
+    let mut contents = list::Contents::of(&kernel);
+    let refused = add_modules(&mut contents, modules, path, &image)?;
+    let bytes = list::encode(&contents)?;
     // What the hypervisor would refuse is not written.
     let summary = show::show(&bytes).map_err(|error| in_file(path, error))?;
     write(output, &bytes)?;
@@ -148,10 +172,26 @@ fn approve(path: &Path, output: &Path, vmlinux_out: Option<&Path>) -> Result<(),
         None => {}
     }
     print!("{summary}");
-    for section in &kernel.not_approved {
-        println!("not approved  {section}");
+    for left_out in kernel.not_approved.iter().chain(&refused) {
+        println!("not approved  {left_out}");
     }
     Ok(())
+}
+
+/// Adds the modules to what a list is to hold; the lines say what is left out, and why.
+fn add_modules(
+    contents: &mut list::Contents,
+    modules: &Chosen,
+    path: &Path,
+    image: &[u8],
+) -> Result<Vec<String>, Error> {
+    if modules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let exports = Exports::read(image).map_err(|error| in_file(path, error))?;
+    let approved = modules::approve(&exports, contents.architecture, &modules.read()?)?;
+    contents.modules = approved.modules;
+    Ok(approved.refused)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -1,6 +1,8 @@
 //! The tool as its user meets it: files in, text, files and exit codes out.
 
 mod elf;
+mod loader;
+mod real;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -306,15 +308,6 @@ fn a_bzimage_is_unpacked() {
     folder.fails("approve --kernel bzImage -o list", 2, &["does not point into the file"]);
     folder.put("bzImage", b"hello");
     folder.fails("approve --kernel bzImage -o list", 2, &["neither an ELF vmlinux nor a bzImage"]);
-}
-
-#[test]
-fn modules_are_not_approved_in_silence() {
-    let folder = Folder::new("modules");
-    folder.put("vmlinux", &linux().build());
-    let told = ["cannot approve kernel modules yet"];
-    folder.fails("approve --kernel vmlinux --module a.ko -o list", 2, &told);
-    folder.fails("approve --kernel vmlinux --modules dir -o list", 2, &told);
 }
 
 fn violation(count: u64) -> Violation {
