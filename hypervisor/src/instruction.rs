@@ -70,6 +70,13 @@ impl Instruction {
         (self.prefixes + rest) as u64
     }
 
+    /// The value that MOV to a control register moves; `None` if it is not that instruction.
+    pub fn moved_to_control_register(&self, vcpu: &Vcpu) -> Option<u64> {
+        let register = self.byte(2).filter(|_| self.is(&[0x0F, 0x22]))? & 7 | (self.rex & 1) << 3;
+        let value = vcpu.register(register);
+        Some(if self.long { value } else { value & 0xFFFF_FFFF })
+    }
+
     /// The 32 bits that a MOV to memory stores, and the instruction's length: `MOV m32, r32`,
     /// `MOV m32, imm32` and `MOV moffs32, EAX`; `None` for every other one.
     pub fn stored_value(&self, vcpu: &Vcpu) -> Option<(u32, u64)> {

@@ -21,6 +21,7 @@ use policy::fault::EntryGuard;
 use policy::frame::{FrameClass, View};
 use policy::nested::{Geometry, Nested};
 use policy::port::Ports;
+use policy::units::{Slot, Units};
 use policy::violation::{Action, RING_BYTES, RING_MAGIC};
 use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr, pci};
 use spin::Mutex;
@@ -120,21 +121,22 @@ fn prepare(
     };
     let split = map.ram().map(regions).sum::<u64>() + guarded.len() as u64;
     let mapped = map.top_of_ram().max(EARLY_LIMIT);
-    let size = Belongings::at(0, &geometry, split, mapped).nested.end();
+    let room = Units::room(&approval_list(memory.bytes(information.policy.range), &screen));
+    let layout = |start| Belongings::at(start, &geometry, split, mapped, room);
+    let size = layout(0).nested.end();
     let plan = {
         let file = memory.bytes(information.kernel.range);
         let kernel = or_refuse(Kernel::parse(file), &screen);
         or_refuse(Plan::new(information, &kernel, image, size, EARLY_LIMIT), &screen)
     };
-    let own = Belongings::at(plan.reserved.start(), &geometry, split, mapped);
+    let own = layout(plan.reserved.start());
     plan.move_modules(information, memory);
     // SAFETY: the plan reserved it for nothing else.
     let root = paging::load(unsafe { memory.claim(own.host_tables) }, mapped, loaded);
 
     // SAFETY: the plan reserved it; it becomes Hidden before the guest runs.
     let list = unsafe { memory.keep(plan.policy) };
-    let approvals = ApprovalList::parse(list)
-        .unwrap_or_else(|error| refuse(&screen, format_args!("the approval list: {error}")));
+    let approvals = approval_list(list, &screen);
     // SAFETY: the file was moved clear of all that is written until the kernel is loaded.
     let file = unsafe { memory.keep(plan.kernel_file) };
     let kernel = or_refuse(Kernel::parse(file), &screen);
@@ -169,6 +171,13 @@ fn prepare(
     let nested = Nested::build(tables, geometry, classes, leaves, own.nested)
         .unwrap_or_else(|| refuse(&screen, format_args!("the nested tables do not fit")));
 
+    // SAFETY: the plan reserved both; a slot of zeroes is one of nothing.
+    let (slots, frames): (&mut [Slot], &mut [u32]) =
+        unsafe { (memory.claim(own.slots), memory.claim(own.unit_frames)) };
+    let (slots, frames) = (&mut slots[..room.0 as usize], &mut frames[..room.1 as usize]);
+    let units = Units::new(approvals, slots, frames)
+        .unwrap_or_else(|| refuse(&screen, format_args!("the approval list has no room")));
+
     let guest_map = or_refuse(plan.guest_memory(map, image), &screen);
     let inputs = LinuxInputs {
         entry: kernel.entry(),
@@ -199,6 +208,9 @@ fn prepare(
     for range in [image, plan.reserved, plan.policy] {
         log::info!("secvisor: hidden {:#x}-{:#x}", range.start(), range.end());
     }
+    for (what, range) in [("frame table", own.classes), ("nested tables", own.nested)] {
+        log::info!("secvisor: {what} {:#x}-{:#x}", range.start(), range.end());
+    }
     log_options(&options, others);
 
     let roots = View::ALL.map(|view| nested.root(view));
@@ -217,8 +229,7 @@ fn prepare(
         guest,
         nested: Mutex::new(nested),
         ports: Mutex::new(ports),
-        approvals,
-        init_released: AtomicBool::new(false),
+        units: Mutex::new(units),
         locked: AtomicBool::new(false),
         ring: Mutex::new(new_ring(memory, own.ring)),
         acpi,
@@ -230,6 +241,11 @@ fn prepare(
         memory.place(own.vcpu, Vcpu::new(0, machine, &features, init_is_redirected))
     };
     enter(vcpu, &start, &screen)
+}
+
+fn approval_list<'a>(bytes: &'a [u8], screen: &Screen) -> ApprovalList<'a> {
+    ApprovalList::parse(bytes)
+        .unwrap_or_else(|error| refuse(screen, format_args!("the approval list: {error}")))
 }
 
 fn log_options(options: &Options, others: u32) {

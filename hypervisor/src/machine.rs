@@ -1,14 +1,14 @@
 //! What all processors share: tables, filters, the approval list, the record of violations.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::AtomicBool;
 
 use boot::acpi::AcpiTables;
 use boot::options::Options;
 use policy::address::{Gpa, Gva};
-use policy::approval::ApprovalList;
 use policy::frame::FrameClass;
 use policy::nested::Nested;
 use policy::port::Ports;
+use policy::units::Units;
 use policy::violation::{Kind, RING_BYTES, UNIT_NAME_BYTES, Violation, record_offset};
 use spin::Mutex;
 
@@ -31,11 +31,9 @@ pub struct Machine {
     pub nested: Mutex<Nested<'static, Tables>>,
     /// Watched ports.
     pub ports: Mutex<Ports>,
-    /// What the owner approved.
-    pub approvals: ApprovalList<'static>,
-    /// Whether the kernel's init text was given back.
-    pub init_released: AtomicBool,
-    /// Whether the guest called `set_kernel_mode`.
+    /// What the owner approved, and where it lies.
+    pub units: Mutex<Units<'static>>,
+    /// Whether the guest called `set_kernel_mode`: control registers and entry points are pinned.
     pub locked: AtomicBool,
     /// The last violations.
     pub ring: Mutex<Ring>,
@@ -92,16 +90,15 @@ impl Machine {
         let save = &vcpu.vmcb.save;
         let mut ring = self.ring.lock();
         ring.count += 1;
-        let mut unit = [0; UNIT_NAME_BYTES];
-        if save.cpl < 3 {
-            self.name_unit(Gva(save.rip), &mut unit);
-        }
+        let rip = Gva(save.rip);
+        let kernel_mode = save.cpl < 3;
+        let unit = if kernel_mode { self.units.lock().nearest(rip) } else { [0; UNIT_NAME_BYTES] };
         let violation = Violation {
             kind: refusal.kind,
             action: self.options.violation,
             cpu: vcpu.number,
             gpa: refusal.gpa,
-            rip: Gva(save.rip),
+            rip,
             cr3: save.cr3,
             cpl: save.cpl,
             class: refusal.gpa.map(|gpa| self.guest.class(gpa)),
@@ -117,19 +114,6 @@ impl Machine {
         log::warn!("{violation}");
     }
 
-    /// Writes the name of the approved unit nearest to `rip`, as `kernel/.text`.
-    fn name_unit(&self, rip: Gva, unit: &mut [u8; UNIT_NAME_BYTES]) {
-        let distance = |start: Gva, end: Gva| {
-            if rip.0 < start.0 { start.0 - rip.0 } else { rip.0.saturating_sub(end.0) }
-        };
-        let ranges = self.approvals.kernel_ranges();
-        let nearest = ranges.min_by_key(|range| distance(range.virtual_start, range.virtual_end()));
-        if let Some(range) = nearest {
-            let name = b"kernel/".iter().chain(range.name.as_bytes());
-            unit.iter_mut().zip(name).for_each(|(slot, byte)| *slot = *byte);
-        }
-    }
-
     /// In audit, makes the class of the frame allow what was refused. `false` where even audit
     /// must not: SecVisor's own memory and devices.
     pub fn allow(&self, vcpu: &mut Vcpu, refusal: Refusal) -> bool {
@@ -139,34 +123,8 @@ impl Machine {
             Kind::Write | Kind::UserFetch => FrameClass::Data,
             _ => return false,
         };
-        self.set_class(vcpu, gpa.frame()..gpa.frame() + 1, class)
-    }
-
-    /// Gives frames a class and flushes what the processors cached of the old one. `false`, with
-    /// nothing changed, where classes never change.
-    pub fn set_class(
-        &self,
-        vcpu: &mut Vcpu,
-        frames: core::ops::Range<u64>,
-        class: FrameClass,
-    ) -> bool {
-        let Some(duty) = self.nested.lock().set_class(frames, class) else { return false };
-        // One processor runs guest code; it flushes before it runs any again.
+        let Some(duty) = self.nested.lock().set_class(gpa.frame(), class) else { return false };
         duty.discharge(|| vcpu.flush_owed = true);
         true
-    }
-
-    /// Gives the kernel's init text back as data, once.
-    pub fn release_init(&self, vcpu: &mut Vcpu, start: u64, size: u64) -> bool {
-        let mut ranges = self.approvals.kernel_ranges().filter(|range| range.init);
-        let named =
-            ranges.find(|range| range.virtual_start.0 == start && range.physical.length() == size);
-        let Some(range) = named else { return false };
-        if self.init_released.swap(true, Ordering::Relaxed) {
-            return false;
-        }
-        // Execute goes first and is flushed; only then may anyone write.
-        self.set_class(vcpu, range.physical.frames(), FrameClass::Pending)
-            && self.set_class(vcpu, range.physical.frames(), FrameClass::Data)
     }
 }

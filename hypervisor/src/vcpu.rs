@@ -7,7 +7,7 @@ use policy::msr;
 use crate::machine::Machine;
 use crate::memory::Guest;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, Segment, Vmcb};
+use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, Segment, Vmcb, WRITES_CR4};
 
 mod build;
 
@@ -237,6 +237,17 @@ impl Vcpu {
     pub fn inject(&mut self, event: Event) {
         self.enter_kernel_view();
         self.vmcb.control.event_injection = event.0;
+    }
+
+    /// From now on every write to CR0 that changes more than TS and MP exits, and every one to CR4
+    /// and IDTR (APM vol. 2, 15.9).
+    pub fn pin_registers(&mut self) {
+        self.vmcb.control.control_register_intercepts = WRITES_CR4;
+        let pinned = (Intercepts::WRITES_CR0 | Intercepts::WRITES_IDTR).bits() << 32;
+        for load in &mut self.loads {
+            load.exceptions_and_intercepts |= pinned;
+        }
+        self.vmcb.control.exceptions_and_intercepts |= pinned;
     }
 
     /// Readies the flush that is owed, at the end of a slow exit.

@@ -15,6 +15,11 @@ impl FlushDuty {
         Self { owed }
     }
 
+    /// Both duties in one.
+    pub const fn and(self, other: Self) -> Self {
+        Self { owed: self.owed | other.owed }
+    }
+
     /// Runs `flush` if anything is owed. `flush` must return only when no processor holds an old
     /// translation any more.
     pub fn discharge(self, flush: impl FnOnce()) {

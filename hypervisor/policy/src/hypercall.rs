@@ -4,6 +4,7 @@
 //! errno. `guest-patches/include/secvisor.h` is the same for C.
 
 use crate::PAGE_SIZE;
+use crate::violation::plain_text;
 
 /// `approve_code`: RBX = 1 approve or 2 release, RCX = GVA of a [`Unit`], RDX = [`UNIT_BYTES`].
 pub const APPROVE_CODE: u32 = 0x5EC0_0001;
@@ -102,8 +103,8 @@ impl Unit {
     /// Reads a descriptor from the copy that SecVisor took of it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unknown version or kind, reserved bytes that are not zero,
-    /// regions that are not page-aligned or wrap, and kinds whose own region is empty.
+    /// [`Error::Invalid`] for an unknown version or kind, reserved bytes that are not zero, and
+    /// regions that are not page-aligned or wrap.
     pub fn parse(bytes: &[u8; UNIT_BYTES]) -> Result<Self, Error> {
         let word = |at: usize| {
             let bytes = bytes.get(at..).and_then(|tail| tail.first_chunk());
@@ -120,18 +121,19 @@ impl Unit {
         if header & 0xFFFF_FFFF != 1 || word(40)? != 0 || word(48)? != 0 || word(56)? != 0 {
             return Err(Error::Invalid);
         }
-        let (core, init) = (region(8)?, region(24)?);
-        let (kind, own) = match header >> 32 {
-            0 if core == (Region { base: 0, size: 0 }) => (UnitKind::KernelInit, init),
-            1 => (UnitKind::ModuleCore, core),
-            2 => (UnitKind::ModuleInit, init),
+        let kind = match header >> 32 {
+            0 => UnitKind::KernelInit,
+            1 => UnitKind::ModuleCore,
+            2 => UnitKind::ModuleInit,
             _ => return Err(Error::Invalid),
         };
-        if own.size == 0 {
-            return Err(Error::Invalid);
-        }
         let name = bytes.last_chunk().copied().ok_or(Error::Invalid)?;
-        Ok(Self { kind, core, init, name })
+        Ok(Self { kind, core: region(8)?, init: region(24)?, name })
+    }
+
+    /// The name as text; `?` if it is not plain text.
+    pub fn name(&self) -> &str {
+        plain_text(&self.name).unwrap_or("?")
     }
 }
 
@@ -157,15 +159,13 @@ mod tests {
         assert_eq!(unit.kind, UnitKind::KernelInit);
         assert_eq!(unit.init, Region { base: 0xffff_ffff_8200_0000, size: 0x4000 });
         assert_eq!(&unit.name[..7], b"kernel\0");
-        assert!(Unit::parse(&descriptor(1, (0x1000, 0x2000), (0, 0))).is_ok());
+        let core = Unit::parse(&descriptor(1, (0x1000, 0x2000), (0, 0))).unwrap();
+        assert_eq!((core.kind, core.name()), (UnitKind::ModuleCore, "kernel"));
     }
 
     #[test]
     fn hostile_descriptors_do_not() {
         for (kind, core, init) in [
-            (0, (0x1000, 0x1000), (0x1000, 0x1000)), // the kernel has no core region
-            (1, (0x1000, 0), (0x1000, 0x1000)),      // its own region is empty
-            (2, (0x1000, 0x1000), (0, 0)),
             (3, (0x1000, 0x1000), (0x1000, 0x1000)),
             (1, (0x1001, 0x1000), (0, 0)),
             (1, (0x1000, 0x1001), (0, 0)),

@@ -18,6 +18,7 @@
 pub mod address;
 pub mod apic;
 pub mod approval;
+pub mod control;
 pub mod fault;
 pub mod flush;
 pub mod frame;
@@ -26,6 +27,7 @@ pub mod msr;
 pub mod nested;
 pub mod pci;
 pub mod port;
+pub mod units;
 pub mod violation;
 pub mod walk;
 

@@ -104,29 +104,21 @@ impl<'a, M: TableMemory> Nested<'a, M> {
         self.classes
     }
 
-    /// Gives every frame of `frames` the class `class`, in the frame table and in both views.
-    /// `None`, with nothing changed, if a frame lies where classes never change.
-    pub fn set_class(
-        &mut self,
-        frames: core::ops::Range<u64>,
-        class: FrameClass,
-    ) -> Option<FlushDuty> {
-        let regions = frames.start / ENTRIES..frames.end.div_ceil(ENTRIES);
-        for region in regions.clone() {
-            View::ALL.into_iter().try_for_each(|view| self.leaf_page(region, view).map(drop))?;
-        }
-        regions.into_iter().try_for_each(|region| self.split(region))?;
+    /// Gives a frame the class `class`, in the frame table and in both views. `None`, with nothing
+    /// changed, where classes never change.
+    pub fn set_class(&mut self, frame: u64, class: FrameClass) -> Option<FlushDuty> {
+        let region = frame / ENTRIES;
+        let slot = self.classes.get(usize::try_from(frame).ok()?)?;
+        self.leaf_page(region, View::Kernel)?;
+        self.split(region)?;
+        let old = self.class(frame);
+        slot.store(class as u8, Ordering::Relaxed);
         let mut tightened = false;
-        for frame in frames {
-            let old = self.class(frame);
-            let slot = self.classes.get(usize::try_from(frame).ok()?)?;
-            slot.store(class as u8, Ordering::Relaxed);
-            for view in View::ALL {
-                let page = self.leaf_page(frame / ENTRIES, view)?;
-                let access = class.access(view);
-                tightened |= access.tightens(old.access(view));
-                self.memory.write(entry(page, frame), leaf(frame.wrapping_mul(PAGE_SIZE), access));
-            }
+        for view in View::ALL {
+            let page = self.leaf_page(region, view)?;
+            let access = class.access(view);
+            tightened |= access.tightens(old.access(view));
+            self.memory.write(entry(page, frame), leaf(frame.wrapping_mul(PAGE_SIZE), access));
         }
         Some(FlushDuty::new(tightened))
     }

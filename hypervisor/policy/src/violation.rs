@@ -35,11 +35,13 @@ pub enum Kind {
     Unknown = 11,
     /// The guest shut the processor down (triple fault).
     Shutdown = 12,
+    /// A register that `set_kernel_mode` pinned was to change.
+    Pinned = 13,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::KernelFetch,
         Self::UserFetch,
         Self::Write,
@@ -52,6 +54,7 @@ impl Kind {
         Self::TaskSwitch,
         Self::Unknown,
         Self::Shutdown,
+        Self::Pinned,
     ];
 
     /// The name in records.
@@ -69,6 +72,7 @@ impl Kind {
             Self::TaskSwitch => "task-switch",
             Self::Unknown => "unknown",
             Self::Shutdown => "shutdown",
+            Self::Pinned => "pinned",
         }
     }
 }
@@ -119,14 +123,15 @@ pub struct Violation {
 impl Violation {
     /// The unit's name as text; `-` if there is none or it is not plain text.
     pub fn unit_name(&self) -> &str {
-        let end = self.unit.iter().position(|&byte| byte == 0).unwrap_or(UNIT_NAME_BYTES);
-        match self.unit.get(..end).map(core::str::from_utf8) {
-            Some(Ok(name)) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()) => {
-                name
-            }
-            _ => "-",
-        }
+        plain_text(&self.unit).unwrap_or("-")
     }
+}
+
+/// A name that is padded with zeroes; `None` if there is none or it is not plain text.
+pub fn plain_text(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let text = bytes.get(..end).filter(|text| text.iter().all(u8::is_ascii_graphic))?;
+    str::from_utf8(text).ok().filter(|text| !text.is_empty())
 }
 
 impl fmt::Display for Violation {
@@ -255,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(kind in 0usize..12, gpa: Option<u32>, class in 0u8..6, count: u64, name in "[a-z/.]{0,40}") {
+        fn records_round_trip(kind in 0usize..13, gpa: Option<u32>, class in 0u8..6, count: u64, name in "[a-z/.]{0,40}") {
             let mut unit = [0; UNIT_NAME_BYTES];
             unit[..name.len()].copy_from_slice(name.as_bytes());
             let violation = Violation {

@@ -10,6 +10,8 @@ const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 const PAGING: u64 = 1 << 31;
 const LONG_MODE_ACTIVE: u64 = 1 << 10;
+const PAGE_SIZE_EXTENSION: u64 = 1 << 4;
+const PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
 const LA57: u64 = 1 << 12;
 
 /// How the guest translates addresses.
@@ -17,12 +19,17 @@ const LA57: u64 = 1 << 12;
 pub enum Paging {
     /// Not at all: a virtual address is a physical one.
     Off,
-    /// Four levels, 48 bits.
+    /// Long mode: four levels, 48 bits. Five levels are hidden from the guest and not walked.
     FourLevels,
-    /// Five levels, 57 bits.
-    FiveLevels,
-    /// The formats of 32-bit kernels, which are not walked yet.
-    Legacy,
+    /// 32-bit addresses, three levels of 8-byte entries (PAE).
+    ThreeLevels,
+    /// 32-bit addresses, two levels of 4-byte entries, with 4 MiB pages or without.
+    TwoLevels {
+        /// CR4.PSE.
+        large: bool,
+    },
+    /// In no way that is walked: nothing is mapped.
+    Unknown,
 }
 
 impl Paging {
@@ -31,12 +38,14 @@ impl Paging {
     pub const fn of(cr0: u64, cr4: u64, efer: u64) -> Self {
         if cr0 & PAGING == 0 {
             Self::Off
-        } else if efer & LONG_MODE_ACTIVE == 0 {
-            Self::Legacy
         } else if cr4 & LA57 != 0 {
-            Self::FiveLevels
-        } else {
+            Self::Unknown
+        } else if efer & LONG_MODE_ACTIVE != 0 {
             Self::FourLevels
+        } else if cr4 & PHYSICAL_ADDRESS_EXTENSION != 0 {
+            Self::ThreeLevels
+        } else {
+            Self::TwoLevels { large: cr4 & PAGE_SIZE_EXTENSION != 0 }
         }
     }
 
@@ -47,8 +56,9 @@ impl Paging {
         match self {
             Self::Off => Some(Gpa(gva.0)),
             Self::FourLevels => four_levels(cr3, gva, read),
-            Self::FiveLevels => four_levels(entry(cr3, gva, 48, &read)?, gva, read),
-            Self::Legacy => None,
+            Self::ThreeLevels => three_levels(cr3, gva, read),
+            Self::TwoLevels { large } => two_levels(cr3, gva, large, read),
+            Self::Unknown => None,
         }
     }
 }
@@ -75,11 +85,42 @@ fn four_levels(root: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option
     if directory & LARGE != 0 {
         return leaf(directory, gva, 30);
     }
+    from_directory(directory, gva, read)
+}
+
+#[inline(always)]
+fn from_directory(directory: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
     let table = entry(directory, gva, 21, &read)?;
     if table & LARGE != 0 {
         return leaf(table, gva, 21);
     }
     leaf(entry(table, gva, 12, &read)?, gva, 12)
+}
+
+/// APM vol. 2, 5.2.4: CR3 names four entries, 32 bytes together.
+#[inline(never)]
+fn three_levels(root: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+    let directory = read(Gpa(root & 0xFFFF_FFE0 | (gva.0 >> 30 & 3) << 3))?;
+    if directory & PRESENT == 0 {
+        return None;
+    }
+    from_directory(directory, gva, read)
+}
+
+/// APM vol. 2, 5.2.3. A 4 MiB page has bits 32 to 39 of its address in bits 13 to 20 (PSE-36).
+#[inline(never)]
+fn two_levels(root: u64, gva: Gva, large: bool, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+    let entry = |table: u64, shift: u32| {
+        let at = table & 0xFFFF_F000 | (gva.0 >> shift & 0x3FF) << 2;
+        let entry = read(Gpa(at & !7))? >> ((at & 4) << 3) & 0xFFFF_FFFF;
+        if entry & PRESENT != 0 { Some(entry) } else { None }
+    };
+    let table = entry(root, 22)?;
+    if large && table & LARGE != 0 {
+        let high = (table >> 13 & 0xFF) << 32;
+        return Some(Gpa(high | table & 0xFFC0_0000 | gva.0 & 0x3F_FFFF));
+    }
+    leaf(entry(table, 12)?, gva, 12)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use policy::fault::EntryGuard;
 use policy::frame::View;
 use policy::msr;
 
-use super::{INVALID_OPCODE, Resume};
+use super::{GENERAL_PROTECTION, INVALID_OPCODE, Resume};
 use crate::fast::perform_system_call;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
@@ -18,7 +18,6 @@ const DEBUG: u8 = 1;
 const BREAKPOINT: u8 = 3;
 const OVERFLOW: u8 = 4;
 const INVALID_TSS: u8 = 10;
-const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 /// DR6: a single step; breakpoints 0 to 3.
 const SINGLE_STEP: u64 = 1 << 14;

@@ -3,10 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use policy::address::{Gpa, Gva};
+use policy::flush::FlushDuty;
 use policy::hypercall::{
     APPROVE_CODE, Error, Operation, SET_KERNEL_MODE, UNIT_BYTES, Unit, UnitKind,
 };
-use policy::violation::Kind;
+use policy::units::CodeMemory;
+use policy::violation::{Action, Kind, plain_text};
 
 use super::{INVALID_OPCODE, Resume, violation};
 use crate::machine::Refusal;
@@ -34,6 +36,7 @@ fn set_kernel_mode(vcpu: &mut Vcpu) -> Result<(), Error> {
     if vcpu.machine.locked.swap(true, Ordering::Relaxed) {
         return Err(Error::Busy);
     }
+    vcpu.pin_registers();
     log::info!("secvisor: the kernel-mode environment is complete");
     Ok(())
 }
@@ -41,25 +44,51 @@ fn set_kernel_mode(vcpu: &mut Vcpu) -> Result<(), Error> {
 fn approve_code(vcpu: &mut Vcpu) -> Result<(), Error> {
     let operation = Operation::from_rbx(vcpu.registers.rbx)?;
     let unit = read_unit(vcpu)?;
-    match (operation, unit.kind) {
-        (Operation::Release, UnitKind::KernelInit) => {
-            let machine = vcpu.machine;
-            if machine.release_init(vcpu, unit.init.base, unit.init.size) {
-                log::info!("secvisor: kernel init text released");
-                Ok(())
-            } else {
-                Err(Error::NoEntry)
-            }
-        }
-        // No module was ever approved.
-        (Operation::Release, UnitKind::ModuleCore | UnitKind::ModuleInit) => Err(Error::NoEntry),
-        (Operation::Approve, kind) => {
-            let region = if kind == UnitKind::ModuleCore { unit.core } else { unit.init };
-            let gpa = vcpu.translate(Gva(region.base));
-            let refusal = Refusal { kind: Kind::Hypercall, gpa, info: region.base };
-            violation::record(vcpu, refusal);
-            Err(Error::NotPermitted)
-        }
+    let machine = vcpu.machine;
+    let mut units = machine.units.lock();
+    if operation == Operation::Release {
+        let name = units.release(&unit, &mut machine.nested.lock(), &mut Code(vcpu))?;
+        log::info!("secvisor: released {}", plain_text(&name).unwrap_or("?"));
+        return Ok(());
+    }
+    let approved = units.approve(&unit, &mut machine.nested.lock(), &mut Code(vcpu));
+    drop(units);
+    let part = if unit.kind == UnitKind::ModuleCore { "core" } else { "init" };
+    let Err(refused) = approved else {
+        log::info!("secvisor: approved {}/{part}", unit.name());
+        return Ok(());
+    };
+    log::warn!("secvisor: refused module {}/{part}: {refused}", unit.name());
+    let base = if unit.kind == UnitKind::ModuleCore { unit.core.base } else { unit.init.base };
+    let gpa = vcpu.translate(Gva(base));
+    violation::record(vcpu, Refusal { kind: Kind::Hypercall, gpa, info: base });
+    match machine.options.violation {
+        // The module runs on: each of its pages becomes approved when it is first entered.
+        Action::Audit => Ok(()),
+        _ => Err(refused.error),
+    }
+}
+
+/// The guest's code as this processor sees it.
+struct Code<'a>(&'a mut Vcpu);
+
+impl CodeMemory for Code<'_> {
+    fn translate(&self, gva: Gva) -> Option<Gpa> {
+        self.0.translate(gva)
+    }
+
+    fn settle(&mut self, duty: FlushDuty, frames: &[u32]) {
+        // One processor runs guest code; it flushes before it runs any again.
+        duty.discharge(|| self.0.flush_owed = true);
+        frames.iter().for_each(|&frame| self.0.guest().write_back(frame));
+    }
+
+    fn read(&self, gpa: Gpa, to: &mut [u8]) -> usize {
+        self.0.guest().copy(gpa, to)
+    }
+
+    fn fill(&mut self, gpa: Gpa, length: usize) -> usize {
+        self.0.guest().fill(gpa, length)
     }
 }
 

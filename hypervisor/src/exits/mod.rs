@@ -1,6 +1,7 @@
 //! The exits that the fast path leaves: one `match`, one place where their outcome is applied.
 #![allow(unsafe_code, reason = "called by the world switch with the address of its vCPU")]
 
+mod control;
 mod cpuid;
 mod event;
 mod guarded;
@@ -33,6 +34,7 @@ pub enum Resume {
 }
 
 const INVALID_OPCODE: u8 = 6;
+const GENERAL_PROTECTION: u8 = 13;
 /// #SX: INIT, redirected by VM_CR.R_INIT.
 const SECURITY: u8 = 30;
 const CODE_FETCH: u64 = 1 << 4;
@@ -99,6 +101,8 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
         Exit::SoftwareInterrupt => Ok(event::software_interrupt(vcpu)),
         Exit::IceBreakpoint => Ok(event::ice_breakpoint(vcpu)),
         Exit::Flags => Ok(Resume::Here),
+        Exit::ControlRegister(number) => control::write(vcpu, number),
+        Exit::InterruptTable => Err(Refusal::of(Kind::Pinned, vcpu.vmcb.save.idtr.base)),
         Exit::Cpuid => Ok(cpuid::handle(vcpu)),
         Exit::ReadMsr => Ok(msr::read(vcpu)),
         Exit::WriteMsr => msr::write(vcpu),

@@ -1,11 +1,14 @@
 //! RDMSR and WRMSR, by the rules of [`policy::msr`].
 #![allow(unsafe_code, reason = "writes the registers that the policy lets through")]
 
+use core::sync::atomic::Ordering;
+
 use policy::apic;
+use policy::control;
 use policy::msr::{self, Rule};
 use policy::violation::Kind;
 
-use super::Resume;
+use super::{GENERAL_PROTECTION, Resume};
 use crate::machine::Refusal;
 use crate::svm::cpu;
 use crate::svm::vmcb::Event;
@@ -15,20 +18,21 @@ const PAGING: u64 = 1 << 31;
 const BRANCH_SINGLE_STEP: u64 = 1 << 1;
 
 fn general_protection() -> Resume {
-    Resume::Fault(Event::exception(13, 0))
+    Resume::Fault(Event::exception(GENERAL_PROTECTION, 0))
+}
+
+/// What the guest reads from a register.
+fn current(vcpu: &Vcpu, register: u32) -> Result<u64, cpu::GeneralProtection> {
+    match msr::rule(register) {
+        Rule::Shadowed => Ok(vcpu.efer() & !msr::SVME),
+        Rule::Absent => Err(cpu::GeneralProtection),
+        _ => cpu::read_msr(register),
+    }
 }
 
 /// RDMSR of a register whose reads exit.
 pub fn read(vcpu: &mut Vcpu) -> Resume {
-    let register = vcpu.registers.rcx as u32;
-    let value = match msr::rule(register) {
-        Rule::Shadowed => vcpu.efer() & !msr::SVME,
-        Rule::Absent => return general_protection(),
-        _ => match cpu::read_msr(register) {
-            Ok(value) => value,
-            Err(cpu::GeneralProtection) => return general_protection(),
-        },
-    };
+    let Ok(value) = current(vcpu, vcpu.registers.rcx as u32) else { return general_protection() };
     vcpu.vmcb.save.rax = value & 0xFFFF_FFFF;
     vcpu.registers.rdx = value >> 32;
     Resume::Past(2)
@@ -39,6 +43,10 @@ pub fn write(vcpu: &mut Vcpu) -> Result<Resume, Refusal> {
     let register = vcpu.registers.rcx as u32;
     let value = vcpu.vmcb.save.rax & 0xFFFF_FFFF | vcpu.registers.rdx << 32;
     let denied = |kind| Err(Refusal { kind, gpa: None, info: register.into() });
+    if vcpu.machine.locked.load(Ordering::Relaxed) && control::is_pinned_msr(register) {
+        let keeps = current(vcpu, register).is_ok_and(|old| old == value);
+        return if keeps { Ok(Resume::Past(2)) } else { denied(Kind::Pinned) };
+    }
     match msr::rule(register) {
         Rule::Ignored => return Ok(Resume::Past(2)),
         Rule::Shadowed => {

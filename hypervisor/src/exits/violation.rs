@@ -2,14 +2,13 @@
 
 use policy::violation::{Action, Kind};
 
-use super::{event, reinject};
+use super::{GENERAL_PROTECTION, event, reinject};
 use crate::machine::Refusal;
 use crate::svm::cpu;
 use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
 const DOUBLE_FAULT: u8 = 8;
-const GENERAL_PROTECTION: u8 = 13;
 
 /// Records a violation that the guest is told of in another way than by #GP.
 pub fn record(vcpu: &Vcpu, refusal: Refusal) {

@@ -2,6 +2,7 @@
 
 use policy::address::PhysicalRange;
 use policy::nested::Geometry;
+use policy::units::Slot;
 use policy::violation::RING_BYTES;
 use policy::{PAGE_SIZE, msr};
 
@@ -44,6 +45,10 @@ pub struct Belongings {
     pub stacks: PhysicalRange,
     /// SecVisor's own page tables.
     pub host_tables: PhysicalRange,
+    /// What is kept of each approved unit.
+    pub slots: PhysicalRange,
+    /// The frames of all units.
+    pub unit_frames: PhysicalRange,
     /// Where each region's 4 KiB entries lie.
     pub leaves: PhysicalRange,
     /// The frame table.
@@ -53,9 +58,15 @@ pub struct Belongings {
 }
 
 impl Belongings {
-    /// Laid out from `start` on, for `split` regions with 4 KiB entries and memory mapped up to
-    /// `mapped`.
-    pub fn at(start: u64, geometry: &Geometry, split: u64, mapped: u64) -> Self {
+    /// Laid out from `start` on, for `split` regions with 4 KiB entries, memory mapped up to
+    /// `mapped`, and so many slots and frames of units.
+    pub fn at(
+        start: u64,
+        geometry: &Geometry,
+        split: u64,
+        mapped: u64,
+        (slots, frames): (u64, u64),
+    ) -> Self {
         let mut layout = Layout { next: start };
         Self {
             vcpu: layout.take(size_of::<Vcpu>() as u64),
@@ -65,6 +76,8 @@ impl Belongings {
             msr_map: layout.take(msr::MAP_BYTES as u64),
             stacks: layout.take(smp::STACKS_BYTES),
             host_tables: layout.take(paging::table_bytes(mapped)),
+            slots: layout.take(slots.saturating_mul(size_of::<Slot>() as u64)),
+            unit_frames: layout.take(frames.saturating_mul(4)),
             leaves: layout.take(geometry.regions() * 4),
             classes: layout.take(geometry.frames()),
             nested: layout.take(geometry.table_pages(split) * PAGE_SIZE),

@@ -113,6 +113,17 @@ pub fn write_back_caches() {
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
+/// Writes back and invalidates the cache lines of mapped memory, in every processor's caches.
+pub fn flush_cache_lines(start: u64, length: u64) {
+    // Every processor with SVM has lines of 64 bytes (CPUID 0000_0001h EBX[15:8]).
+    for line in (start..start + length).step_by(64) {
+        // SAFETY: CLFLUSH changes no memory contents.
+        unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: orders the flushes before what follows.
+    unsafe { asm!("mfence", options(nostack, preserves_flags)) };
+}
+
 /// Reads `size` (1, 2 or 4) bytes from a port.
 ///
 /// # Safety

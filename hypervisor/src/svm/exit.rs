@@ -9,11 +9,14 @@ pub struct ExitCode(pub u64);
 
 #[allow(missing_docs, reason = "named as in the manual's table")]
 impl ExitCode {
+    pub const CR4_WRITE: Self = Self(0x14);
     pub const EXCEPTION_0: Self = Self(0x40);
     pub const EXCEPTION_UD: Self = Self(0x46);
     pub const INTR: Self = Self(0x60);
     pub const NMI: Self = Self(0x61);
     pub const INIT: Self = Self(0x63);
+    pub const CR0_SELECTIVE_WRITE: Self = Self(0x65);
+    pub const IDTR_WRITE: Self = Self(0x6A);
     pub const PUSHF: Self = Self(0x70);
     pub const POPF: Self = Self(0x71);
     pub const CPUID: Self = Self(0x72);
@@ -53,6 +56,10 @@ pub enum Exit {
     Flags,
     /// INIT.
     Init,
+    /// A write to the control register with this number, once it is pinned.
+    ControlRegister(u8),
+    /// LIDT, once IDTR is pinned.
+    InterruptTable,
     /// CPUID.
     Cpuid,
     /// RDMSR.
@@ -100,6 +107,9 @@ impl Exit {
             ExitCode::INTR | ExitCode::NMI => Self::PendingInterrupt,
             ExitCode::INIT => Self::Init,
             ExitCode::PUSHF | ExitCode::POPF | ExitCode::IRET => Self::Flags,
+            ExitCode::CR0_SELECTIVE_WRITE => Self::ControlRegister(0),
+            ExitCode::CR4_WRITE => Self::ControlRegister(4),
+            ExitCode::IDTR_WRITE => Self::InterruptTable,
             ExitCode::CPUID => Self::Cpuid,
             ExitCode::SOFTWARE_INTERRUPT => Self::SoftwareInterrupt,
             ExitCode::INVD => Self::Invd,

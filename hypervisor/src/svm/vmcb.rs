@@ -12,6 +12,10 @@ bitflags::bitflags! {
         const NMI = 1 << 1;
         /// INIT.
         const INIT = 1 << 3;
+        /// CR0 writes that change more than TS and MP.
+        const WRITES_CR0 = 1 << 5;
+        /// LIDT.
+        const WRITES_IDTR = 1 << 10;
         /// PUSHF.
         const PUSHF = 1 << 16;
         /// POPF.
@@ -79,13 +83,17 @@ pub const FLUSH_ALL: u64 = 1 << 32;
 /// TLB control: flush this guest's ASID; only where the processor has FlushByAsid.
 pub const FLUSH_THIS: u64 = 3 << 32;
 
+/// Control-register intercepts: writes of CR4.
+pub const WRITES_CR4: u32 = 1 << (16 + 4);
+
 /// Attribute bit of a 64-bit code segment.
 pub const SEGMENT_LONG: u16 = 1 << 9;
 
 /// The control area.
 #[repr(C)]
 pub struct Control {
-    control_register_intercepts: u32,
+    /// Low word: reads of control registers, by number; high word: writes.
+    pub control_register_intercepts: u32,
     debug_register_intercepts: u32,
     /// Low word: intercepted exceptions by vector; high word: [`Intercepts`], low word.
     pub exceptions_and_intercepts: u64,

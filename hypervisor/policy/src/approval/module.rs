@@ -202,8 +202,8 @@ impl Relocation {
         })
     }
 
-    /// The field's bytes, little-endian, where what the value counts from lies at `base` and the
-    /// field itself at `place`. `None` if the field cannot hold the address.
+    /// The field's bytes, little-endian and then zeroes, where what the value counts from lies at
+    /// `base` and the field itself at `place`. `None` if the field cannot hold the address.
     pub fn bytes(&self, base: u64, place: u64) -> Option<[u8; 8]> {
         let address = self.value.wrapping_add(base);
         let (value, fits) = match self.field {
@@ -215,6 +215,7 @@ impl Relocation {
             }
             Field::Word64 => (address, true),
         };
+        let value = if self.field.width() == 4 { value & 0xFFFF_FFFF } else { value };
         fits.then_some(value.to_le_bytes())
     }
 }

@@ -317,7 +317,7 @@ fn relocated_fields_hold_the_address_or_nothing_does() {
     let bytes = |field, value, base, place| {
         Relocation { offset: 0, field, base: Base::Kernel, value }.bytes(base, place)
     };
-    let held = |value: u64| Some(value.to_le_bytes());
+    let held = |value: u64| Some((value & 0xFFFF_FFFF).to_le_bytes());
     let high = 0xffff_ffff_a000_0000;
     assert_eq!(bytes(Field::Signed32, 0x1234, high, 0), held(high + 0x1234));
     assert_eq!(bytes(Field::Signed32, 0, 1 << 31, 0), None);
