@@ -30,10 +30,10 @@ impl<'a> Exports<'a> {
             let name = names.get(symbol.st_name as usize).map_err(broken)?;
             if let Some(name) = name.strip_prefix("__ksymtab_") {
                 exported.insert(name);
-            } else if symbol.st_bind() != abi::STB_LOCAL {
-                addresses.insert(name, symbol.st_value);
             } else if name == "vermagic" {
                 vermagic = string(file, &elf, symbol.st_shndx, symbol.st_value);
+            } else if symbol.st_bind() != abi::STB_LOCAL {
+                addresses.insert(name, symbol.st_value);
             }
         }
         // A kernel that was stripped of these names exports some of its global symbols.

@@ -66,6 +66,14 @@ pub struct Section {
     pub relocations: Vec<Relocation>,
 }
 
+impl Module {
+    /// Whether a list can hold its names.
+    pub fn check(&self) -> Result<(), Error> {
+        name::<MODULE_NAME_BYTES>(&self.name)?;
+        self.sections.iter().try_for_each(|section| name::<NAME_BYTES>(&section.name).map(drop))
+    }
+}
+
 /// Where a kernel's module loader allocates.
 pub fn window(architecture: Architecture) -> Range<u64> {
     match architecture {
@@ -160,7 +168,11 @@ fn count(number: usize) -> Result<[u8; 4], Error> {
     Ok(number.to_le_bytes())
 }
 
+/// The space for a name, filled.
 fn name<const N: usize>(text: &str) -> Result<[u8; N], Error> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("the name {text:?} is not of printable characters"));
+    }
     let mut bytes = [0; N];
     let slots = bytes.get_mut(..text.len());
     slots
@@ -286,5 +298,9 @@ mod tests {
     fn names_that_do_not_fit_are_refused() {
         assert!(name::<4>("four").is_ok());
         assert_eq!(name::<4>("fives").unwrap_err(), "the name fives is longer than 4 bytes");
+        for bad in ["", "a b", "a\0", "\u{e9}"] {
+            let error = name::<4>(bad).unwrap_err();
+            assert_eq!(error, format!("the name {bad:?} is not of printable characters"));
+        }
     }
 }

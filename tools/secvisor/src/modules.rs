@@ -6,9 +6,21 @@ use std::path::{Path, PathBuf};
 use policy::approval::{Architecture, MAX_MODULES};
 
 use crate::exports::Exports;
-use crate::module::Module;
+use crate::module::{Module, Section};
 use crate::relocate::Scope;
 use crate::{Error, in_file, list, unpack};
+
+/// Sections that list what a kernel patches in a module's code when, or after, it loads it.
+const PATCHED: [&str; 8] = [
+    ".call_sites",
+    ".ibt_endbr_seal",
+    ".parainstructions",
+    ".retpoline_sites",
+    ".return_sites",
+    ".static_call_sites",
+    "__jump_table",
+    "__mcount_loc",
+];
 
 /// What a user says of modules: files that must be approved, and folders of files that may be.
 #[derive(clap::Args)]
@@ -40,6 +52,8 @@ pub struct Approved {
     pub modules: Vec<list::Module>,
     /// The files that are left out, each with the reason.
     pub refused: Vec<String>,
+    /// Modules that the list approves but that their kernel may patch, and why.
+    pub patched: Vec<String>,
 }
 
 impl Chosen {
@@ -136,17 +150,24 @@ pub fn approve(
         }
         let modules: Vec<_> = fit.iter().map(|(_, module)| module).collect();
         let scope = Scope::new(kernel, &modules);
-        let code: Vec<_> = (0..modules.len()).map(|number| scope.code(number)).collect();
-        if code.iter().all(Result::is_ok) {
-            let named = code.into_iter().flatten().zip(&modules);
-            let modules =
-                named.map(|(sections, module)| list::Module { name: module.name.into(), sections });
-            let modules = modules.collect();
-            return Ok(Approved { modules, refused });
+        let judge = |(number, module): (usize, &&Module<'_>)| {
+            let found = list::Module { name: module.name.into(), sections: scope.code(number)? };
+            found.check().map(|()| found)
+        };
+        let judged: Vec<Result<_, Error>> = modules.iter().enumerate().map(judge).collect();
+        if judged.iter().all(Result::is_ok) {
+            let patched = modules.iter().filter_map(|module| {
+                let listed = |s: &&Section<'_>| s.place.is_some() && PATCHED.contains(&s.name);
+                let section = module.sections.iter().find(listed)?;
+                Some(format!("{} ({})", module.name, section.name))
+            });
+            let patched = patched.collect();
+            let modules = judged.into_iter().flatten().collect();
+            return Ok(Approved { modules, refused, patched });
         }
         let mut left = Vec::new();
-        for ((file, module), code) in fit.into_iter().zip(code) {
-            match code {
+        for ((file, module), judged) in fit.into_iter().zip(judged) {
+            match judged {
                 Ok(_) => left.push((file, module)),
                 Err(error) => refuse(file, error)?,
             }

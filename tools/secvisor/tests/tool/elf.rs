@@ -26,21 +26,21 @@ pub fn section(name: &'static str, physical: u64, offset: u64, bytes: Vec<u8>) -
 }
 
 /// Fields of 32 or 64 bits in one file.
-struct Writer {
-    long: bool,
-    bytes: Vec<u8>,
+pub struct Writer {
+    pub long: bool,
+    pub bytes: Vec<u8>,
 }
 
 impl Writer {
-    fn half(&mut self, value: u16) {
+    pub fn half(&mut self, value: u16) {
         self.bytes.extend(value.to_le_bytes());
     }
 
-    fn word(&mut self, value: u32) {
+    pub fn word(&mut self, value: u32) {
         self.bytes.extend(value.to_le_bytes());
     }
 
-    fn native(&mut self, value: u64) {
+    pub fn native(&mut self, value: u64) {
         if self.long {
             self.bytes.extend(value.to_le_bytes());
         } else {

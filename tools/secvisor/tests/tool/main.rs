@@ -2,7 +2,10 @@
 
 mod elf;
 mod loader;
+mod modules;
+mod object;
 mod real;
+mod relocations;
 
 use std::fs;
 use std::path::{Path, PathBuf};

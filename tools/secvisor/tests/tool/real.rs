@@ -34,8 +34,13 @@ fn load_all(
     loaded
 }
 
-/// Compares a block's code, page by page, with what the list says of it.
-fn judge(approved: &Module<'_>, init: bool, module: &Loaded, bases: &HashMap<usize, u64>) -> usize {
+/// Compares a block's code, every byte, with what the list says of it, and counts relocations.
+pub fn judge(
+    approved: &Module<'_>,
+    init: bool,
+    module: &Loaded,
+    bases: &HashMap<usize, u64>,
+) -> usize {
     let (base, bytes) = &module.blocks[usize::from(init)];
     let text = &bytes[..module.text_size[usize::from(init)] as usize];
     assert_eq!(approved.pages(init) as usize * 4096, text.len(), "{}", module.name);

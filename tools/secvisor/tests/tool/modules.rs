@@ -1,0 +1,338 @@
+//! Sets of modules: which belong together, which are left out, what differs.
+
+use policy::approval::{ApprovalList, Base, Field};
+
+use crate::elf::{self, Kernel};
+use crate::object::{ALLOC, CODE, DATA, Home, Object, VERMAGIC, section};
+use crate::{Folder, HIGH, linux};
+
+const R_PC32: u32 = 2;
+const R_PLT32: u32 = 4;
+
+/// Where the tests' kernels have what they export.
+pub const PRINTK: u64 = HIGH + 0x100_0010;
+
+/// A kernel that takes modules: it exports printk, and has a global symbol that it does not.
+pub fn kernel() -> Kernel {
+    let mut kernel = linux();
+    let vermagic = format!("{VERMAGIC}\0").into();
+    kernel.sections.push(elf::section(".rodata", 0x100_6000, HIGH, vermagic));
+    kernel.symbols.extend([
+        ("vermagic", 4, HIGH + 0x100_6000),
+        ("printk", 0, PRINTK),
+        ("__ksymtab_printk", 1, HIGH + 0x100_3000),
+        ("hidden", 0, HIGH + 0x100_0020),
+    ]);
+    kernel
+}
+
+/// A folder with a kernel and modules.
+pub fn folder(test: &str, modules: &[&Object]) -> Folder {
+    let folder = Folder::new(test);
+    folder.put("vmlinux", &kernel().build());
+    put(&folder, modules);
+    folder
+}
+
+pub fn put(folder: &Folder, modules: &[&Object]) {
+    for module in modules {
+        folder.put(&format!("{}.ko", module.name), &module.build());
+    }
+}
+
+pub const APPROVE: &str = "approve --kernel vmlinux -o list";
+
+/// Offset, field, base and value of all relocations of a module.
+pub fn relocations(list: &[u8], name: &str) -> Vec<(u32, Field, Base, u64)> {
+    let list = ApprovalList::parse(list).unwrap();
+    let module = list.find_module(name).unwrap();
+    let all = module.sections().flat_map(|section| section.relocations().collect::<Vec<_>>());
+    all.map(|site| (site.offset, site.field, site.base, site.value)).collect()
+}
+
+#[test]
+fn modules_of_another_kernel_are_refused() {
+    let module = Object::code("a", &[(0, R_PC32, "printk", 0)]);
+    let folder = folder("vermagic", &[]);
+    let refused = |change: &dyn Fn(&mut Object), message: &str| {
+        let mut module = module.clone();
+        change(&mut module);
+        put(&folder, &[&module]);
+        folder.fails(&format!("{APPROVE} --module a.ko"), 2, &["a.ko: ", message]);
+    };
+    let other = "6.2.0 mod_unload ";
+    let told = "built for the kernel '6.2.0 mod_unload', not for this one, '6.1.0 mod_unload'";
+    refused(&|module| module.info[0].1 = other, told);
+    refused(&|module| module.info[0].1 = "6.1.0 ", "not for this one");
+    refused(&|module| module.info.clear(), "no vermagic");
+    refused(&|module| module.info[1].1 = "b", "struct module has the name a, its .modinfo b");
+    refused(&|module| module.long = false, "made for i386, the kernel for x86_64");
+    let missing = ["b.ko: No such file"];
+    folder.fails(&format!("{APPROVE} --module b.ko"), 2, &missing);
+    for (name, message) in [
+        ("", "no name in its struct module"),
+        ("a b", "the name \"a b\" is not of printable characters"),
+    ] {
+        let module = Object { name, info: vec![("vermagic", VERMAGIC)], ..module.clone() };
+        folder.put("a.ko", &module.build());
+        folder.fails(&format!("{APPROVE} --module a.ko"), 2, &["a.ko: ", message]);
+    }
+
+    // With checksums of what it uses, another version will do, but no other configuration.
+    let versions = section("__versions", ALLOC, 32, vec![0; 64]);
+    let mut checked = module.clone();
+    checked.sections.push(versions.clone());
+    checked.info[0].1 = other;
+    put(&folder, &[&checked]);
+    assert_eq!(folder.run(&format!("{APPROVE} --module a.ko")).0, 0);
+    refused(
+        &|module| {
+            module.sections.push(versions.clone());
+            module.info[0].1 = "6.1.0 SMP mod_unload ";
+        },
+        "not for this one",
+    );
+
+    let whole = module.build();
+    for size in [0, 3, 64, 100, whole.len() / 2, whole.len() - 1] {
+        folder.put("a.ko", &whole[..size]);
+        folder.fails(&format!("{APPROVE} --module a.ko"), 2, &["a.ko: "]);
+    }
+    folder.put("a.ko", &kernel().build());
+    folder.fails(&format!("{APPROVE} --module a.ko"), 2, &["ELF of type 2 is no kernel module"]);
+
+    // If the kernel does not say what it is, all modules must be for the same one.
+    let mut kernel = kernel();
+    kernel.symbols.retain(|(name, ..)| *name != "vermagic");
+    folder.put("vmlinux", &kernel.build());
+    let mut second = Object::code("b", &[]);
+    second.info[0].1 = other;
+    put(&folder, &[&module, &second]);
+    let told = ["b.ko: built for the kernel '6.2.0"];
+    folder.fails(&format!("{APPROVE} --module b.ko --module a.ko"), 2, &told);
+    assert_eq!(folder.run(&format!("{APPROVE} --module b.ko")).0, 0);
+}
+
+/// A module that exports `offer`, and one that uses it.
+fn pair() -> [Object; 2] {
+    let mut giver = Object::code("z-giver", &[]);
+    giver.info[1].1 = "z-giver";
+    let giver = giver.export("__ksymtab_offer", ".text", 8);
+    let mut taker = Object::code("taker", &[(4, R_PLT32, "offer", -4)]);
+    taker.info.push(("depends", "z_giver"));
+    [giver, taker]
+}
+
+#[test]
+fn modules_are_approved_with_those_they_depend_on() {
+    let [giver, taker] = pair();
+    let first = Object::code("a", &[]);
+    let folder = folder("depends", &[&giver, &taker, &first]);
+    let line = format!("{APPROVE} --module taker.ko --module z-giver.ko --module a.ko");
+    let (code, out, err) = folder.run(&line);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for told in [
+        "modules       3, at 0xffffffffa0000000-0xffffffffff000000\n",
+        "module        taker: 1 core and 0 init pages, 1 sections, 1 relocations\n",
+    ] {
+        assert!(out.contains(told), "no {told} in {out}");
+    }
+    let list = folder.get("list");
+    assert_eq!(relocations(&list, "taker"), [(4, Field::Relative32, Base::Core(2), 4)]);
+    let (_, shown, _) = folder.run("show list --module taker");
+    assert!(shown.ends_with("  0x4         relative32 z-giver+0x4\n"), "{shown}");
+    folder.fails("show list --module nobody", 2, &["list: it has no module nobody"]);
+
+    // The same from any place, in any order, and more than once.
+    let line =
+        "approve --kernel vmlinux -o other --modules . --module z-giver.ko --module z-giver.ko";
+    assert_eq!(folder.run(line).0, 0);
+    assert_eq!(folder.get("other"), list);
+
+    let told =
+        ["taker.ko: symbol offer is exported neither by the kernel nor by an approved module: it \
+         depends on z_giver, which must be approved with it"];
+    folder.fails("approve --kernel vmlinux -o none --module taker.ko", 2, &told);
+    assert!(!folder.0.join("none").exists());
+}
+
+#[test]
+fn exports_that_cannot_be_used_are_told() {
+    let [giver, taker] = pair();
+    let folder = folder("exports", &[&taker]);
+    let refused = |giver: Object, message: &str| {
+        put(&folder, &[&giver]);
+        let line = format!("{APPROVE} --module taker.ko --module {}.ko", giver.name);
+        folder.fails(&line, 2, &["taker.ko: ", message]);
+    };
+    let mut early = Object::code("z-giver", &[]);
+    early.sections.push(section(".init.data", DATA, 8, vec![0; 8]));
+    let early = early.export("__ksymtab_offer", ".init.data", 0);
+    refused(early, "symbol offer is in init memory of module z-giver, which is gone when");
+    let data = Object::new("z-giver", vec![section(".data", DATA, 8, vec![0; 8])]);
+    let data = data.export("__ksymtab_offer", ".data", 0);
+    refused(data, "symbol offer is in module z-giver, which has no code to approve");
+    let lost = Object::new(
+        "z-giver",
+        vec![section(".text", CODE, 1, vec![0; 8]), section(".comment", 0, 1, vec![0; 8])],
+    );
+    let lost = lost.export("__ksymtab_offer", ".comment", 0);
+    refused(lost, "symbol offer of module z-giver is in section .comment, which the kernel does");
+    put(&folder, &[&giver]);
+    let again = Object::code("again", &[]).export("__ksymtab_offer", ".text", 0);
+    put(&folder, &[&again]);
+    folder.fails(
+        &format!("{APPROVE} --modules . --module taker.ko"),
+        2,
+        &["taker.ko: symbol offer is exported by both again and z-giver: approve one of them"],
+    );
+    // A number is no place in the module.
+    let mut number = Object::code("z-giver", &[]).export("__ksymtab_offer", ".text", 0);
+    number.symbols[1].2 = Home::Number(0xFFF1, PRINTK);
+    put(&folder, &[&number]);
+    assert_eq!(folder.run(&format!("{APPROVE} --module taker.ko --module z-giver.ko")).0, 0);
+    let expected = [(4, Field::Relative32, Base::Kernel, PRINTK - 4)];
+    assert_eq!(relocations(&folder.get("list"), "taker"), expected);
+}
+
+#[test]
+fn a_folders_unfit_modules_are_left_out_with_those_that_need_them() {
+    let [mut giver, taker] = pair();
+    giver.sections[0].relocations.push((0, 26, "printk", 0));
+    let good = Object::code("good", &[(0, R_PC32, "printk", 0)]);
+    let folder = folder("folder", &[&good]);
+    folder.put("no.ko", b"no module");
+    folder.put("packed.ko.gz", b"\x1F\x8B?");
+    folder.put("notes.txt", b"no module");
+    std::fs::create_dir_all(folder.0.join("below/it")).unwrap();
+    folder.put("below/taker.ko", &taker.build());
+    folder.put("below/it/z-giver.ko", &giver.build());
+    std::os::unix::fs::symlink("..", folder.0.join("below/up")).unwrap();
+    let (code, out, err) = folder.run(&format!("{APPROVE} --modules ."));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for told in [
+        "modules       1, at",
+        "module        good: ",
+        "not approved  ./no.ko: no sound ELF: ",
+        "not approved  ./packed.ko.gz: cannot unpack it: ",
+        "not approved  ./below/it/z-giver.ko: section .text+0x0: RELA relocation of type 26",
+        "not approved  ./below/taker.ko: symbol offer is exported neither",
+    ] {
+        assert!(out.contains(told), "no {told} in {out}");
+    }
+    assert_eq!(out.matches("not approved  ./").count(), 4, "{out}");
+    folder.fails(&format!("{APPROVE} --modules . --module below/taker.ko"), 2, &["offer"]);
+    folder.fails(&format!("{APPROVE} --modules missing"), 2, &["missing: "]);
+    std::fs::create_dir(folder.0.join("empty")).unwrap();
+    folder.fails(&format!("{APPROVE} --modules empty"), 2, &["empty: no kernel module (.ko)"]);
+    // A folder none of whose modules is fit gives a list without modules.
+    let (code, out, _) = folder.run(&format!("{APPROVE} --modules below"));
+    assert!(code == 0 && !out.contains("modules  "), "{out}");
+    let list = folder.get("list");
+    assert!(ApprovalList::parse(&list).unwrap().window().is_empty());
+}
+
+#[test]
+fn modules_that_their_kernel_patches_are_noted() {
+    let mut module = Object::code("a", &[]);
+    module.sections.push(section("__mcount_loc", ALLOC, 8, vec![0; 8]));
+    let folder = folder("patched", &[&module, &Object::code("b", &[])]);
+    let (code, _, err) = folder.run(&format!("{APPROVE} --modules ."));
+    assert!(code == 0 && err.contains("as it may do with a (__mcount_loc); build"), "{err}");
+}
+
+#[test]
+fn two_modules_with_one_name_are_refused() {
+    let module = Object::code("a", &[]);
+    let mut other = module.clone();
+    other.sections[0].bytes[0] = 1;
+    let folder = folder("duplicates", &[&module]);
+    folder.put("b.ko", &other.build());
+    let told = ["./a.ko and ./b.ko are different modules with the name a: give one of them"];
+    folder.fails(&format!("{APPROVE} --modules ."), 2, &told);
+    folder.put("b.ko", &module.build());
+    assert_eq!(folder.run(&format!("{APPROVE} --modules .")).0, 0);
+}
+
+#[test]
+fn packed_modules_are_unpacked() {
+    use std::io::Write;
+    let folder = folder("packed", &[&Object::code("a", &[(0, R_PC32, "printk", 0)])]);
+    assert_eq!(folder.run(&format!("{APPROVE} --module a.ko")).0, 0);
+    let module = folder.get("a.ko");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&module).unwrap();
+    let fastest = ruzstd::encoding::CompressionLevel::Fastest;
+    for (name, packed) in [
+        ("a.ko.gz", gzip.finish().unwrap()),
+        ("a.ko.xz", crate::xz(&module)),
+        ("a.ko.zst", ruzstd::encoding::compress_to_vec(&*module, fastest)),
+    ] {
+        let inner = Folder::new(&format!("packed/{name}"));
+        inner.put(name, &packed);
+        let line = format!("approve --kernel vmlinux -o packed.list --modules {name}");
+        let (code, out, err) = folder.run(&line);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        assert_eq!(folder.get("packed.list"), folder.get("list"), "{out}");
+        inner.put(name, &packed[..packed.len() / 2]);
+        folder.fails(&format!("{APPROVE} --module {name}/{name}"), 2, &["cannot unpack it"]);
+    }
+}
+
+#[test]
+fn check_compares_modules() {
+    let [giver, taker] = pair();
+    let folder = folder("check-modules", &[&giver, &taker]);
+    assert_eq!(folder.run(&format!("{APPROVE} --modules .")).0, 0);
+    let check = "check list --kernel vmlinux";
+    let same = (0, "list approves vmlinux\n".to_owned(), String::new());
+    assert_eq!(folder.run(&format!("{check} --modules .")), same);
+    assert_eq!(folder.run(check), same);
+
+    folder.fails(
+        &format!("{check} --module z-giver.ko"),
+        1,
+        &["module taker: approved, but not given"],
+    );
+    put(&folder, &[&Object::code("new", &[])]);
+    folder.fails(&format!("{check} --modules ."), 1, &["module new: given, but not approved"]);
+    // Numbers of modules move; what they are called does not.
+    std::fs::remove_file(folder.0.join("new.ko")).unwrap();
+    put(&folder, &[&Object::code("x", &[])]);
+    let (code, out, _) = folder.run(&format!("{check} --modules ."));
+    assert_eq!((code, out.as_str()), (1, "module x: given, but not approved\n"));
+    std::fs::remove_file(folder.0.join("x.ko")).unwrap();
+
+    let changed = |change: &dyn Fn(&mut Object), messages: &[&str]| {
+        let mut taker = taker.clone();
+        change(&mut taker);
+        put(&folder, &[&taker]);
+        let (code, out, err) = folder.run(&format!("{check} --modules ."));
+        assert_eq!((code, out.lines().count(), err), (1, messages.len(), String::new()), "{out}");
+        for message in messages {
+            assert!(out.contains(message), "no {message} in {out}");
+        }
+    };
+    changed(&|taker| taker.sections[0].bytes[0] = 1, &["section .text: approved SHA-256 "]);
+    changed(
+        &|taker| taker.sections[0].bytes.push(0),
+        &["module taker: section .text: length: approved 0x40, found 0x41", "SHA-256"],
+    );
+    changed(
+        &|taker| taker.sections[0].relocations[0].3 = -8,
+        &["approved relocation at 0x4 relative32 z-giver+0x4, found 0x4 relative32 z-giver+0x0"],
+    );
+    changed(
+        &|taker| taker.sections[0].relocations.push((8, R_PC32, "printk", 0)),
+        &["module taker: section .text: relocations: approved 0x1, found 0x2"],
+    );
+    let more = section(".init.text", CODE, 1, vec![0; 8]);
+    changed(
+        &|taker| taker.sections.push(more.clone()),
+        &["module taker: approved sections .text, found .text, .init.text"],
+    );
+    put(&folder, &[&taker]);
+    folder.put("bad.ko", b"");
+    let (code, out, _) = folder.run(&format!("{check} --modules ."));
+    assert!(code == 0 && out.starts_with("not approved  ./bad.ko: "), "{out}");
+}
