@@ -18,6 +18,7 @@ const BARE_METAL: [&str; 2] = ["secvisor-hypervisor", "attack-guest"];
 pub fn tests() -> Vec<Test> {
     vec![
         unit_tests(),
+        Test::new("host/modules", |context| real_modules(&context.guest()?.vmlinux)),
         Test::new("host/clippy", |_| {
             checked("clippy", &["clippy", "--all-targets", "--", "-D", "warnings"])
         }),
@@ -47,6 +48,18 @@ pub fn unit_tests() -> Test {
         }
         Ok(Outcome::Counted(passed, failed))
     })
+}
+
+/// Holds the host tool's list of the guest's modules against a second telling of Linux's loader.
+fn real_modules(vmlinux: &Path) -> Result<()> {
+    let build = vmlinux.parent().ok_or("vmlinux lies in no folder")?;
+    let mut test = cargo(&["test", "-p", "secvisor", "--test", "tool", "--", "--ignored"]);
+    let log = target_directory().join("host-modules.log");
+    step("the guest's modules", test.env("SECVISOR_TEST_MODULES", build), &log)?;
+    match count(&String::from_utf8_lossy(&std::fs::read(&log)?)) {
+        (1, failed) if failed.is_empty() => Ok(()),
+        (passed, _) => Err(format!("{passed} tests ran instead of one").into()),
+    }
 }
 
 /// Tests that passed and names of those that failed, from what cargo test prints.
