@@ -190,12 +190,8 @@ fn add_modules(
     }
     let exports = Exports::read(image).map_err(|error| in_file(path, error))?;
     let approved = modules::approve(&exports, contents.architecture, &modules.read()?)?;
-    if !approved.patched.is_empty() {
-        eprintln!(
-            "secvisor: note: SecVisor refuses modules that the kernel patches, as it may do with \
-             {}; build kernel and modules with the options of guest-patches/linux-6.1/config",
-            approved.patched.join(", ")
-        );
+    if let Some(patched) = approved.patched {
+        eprintln!("secvisor: note: {patched}");
     }
     contents.modules = approved.modules;
     Ok(approved.refused)

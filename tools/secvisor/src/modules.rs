@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use policy::approval::{Architecture, MAX_MODULES};
 
 use crate::exports::Exports;
-use crate::module::{Module, Section};
+use crate::module::Module;
 use crate::relocate::Scope;
 use crate::{Error, in_file, list, unpack};
 
@@ -52,8 +52,8 @@ pub struct Approved {
     pub modules: Vec<list::Module>,
     /// The files that are left out, each with the reason.
     pub refused: Vec<String>,
-    /// Modules that the list approves but that their kernel may patch, and why.
-    pub patched: Vec<String>,
+    /// A warning of modules that are in the list but that their kernel may patch.
+    pub patched: Option<String>,
 }
 
 impl Chosen {
@@ -156,12 +156,7 @@ pub fn approve(
         };
         let judged: Vec<Result<_, Error>> = modules.iter().enumerate().map(judge).collect();
         if judged.iter().all(Result::is_ok) {
-            let patched = modules.iter().filter_map(|module| {
-                let listed = |s: &&Section<'_>| s.place.is_some() && PATCHED.contains(&s.name);
-                let section = module.sections.iter().find(listed)?;
-                Some(format!("{} ({})", module.name, section.name))
-            });
-            let patched = patched.collect();
+            let patched = patched(&modules);
             let modules = judged.into_iter().flatten().collect();
             return Ok(Approved { modules, refused, patched });
         }
@@ -174,6 +169,24 @@ pub fn approve(
         }
         fit = left;
     }
+}
+
+/// Which modules' code may not stay as it is approved.
+fn patched(modules: &[&Module<'_>]) -> Option<String> {
+    let listed = |module: &Module<'_>, name: &str| {
+        module.sections.iter().any(|section| section.name == name && section.place.is_some())
+    };
+    let any = |module: &&&Module<'_>| PATCHED.iter().any(|name| listed(module, name));
+    let patched: Vec<_> = modules.iter().filter(any).collect();
+    let sections = PATCHED.iter().filter(|name| patched.iter().any(|module| listed(module, name)));
+    let sections = sections.copied().collect::<Vec<_>>().join(", ");
+    Some(format!(
+        "{} of the modules, such as {}, have sections by which kernels patch code ({sections}), \
+         and SecVisor refuses patched code: build kernel and modules with the options of \
+         guest-patches/linux-6.1/config",
+        patched.len(),
+        patched.first()?.name,
+    ))
 }
 
 /// Whether the kernel would load the module at all, as its `same_magic` judges.

@@ -113,6 +113,39 @@ fn modules_of_another_kernel_are_refused() {
     assert_eq!(folder.run(&format!("{APPROVE} --module b.ko")).0, 0);
 }
 
+#[test]
+fn a_kernel_without_symbols_says_what_it_exports() {
+    let module = Object::code("a", &[(0, R_PLT32, "printk", -4)]);
+    let folder = folder("tables", &[&module, &Object::code("b", &[(0, R_PLT32, "per_cpu", 0)])]);
+    let mut kernel = linux();
+    let (table, strings) = (HIGH + 0x100_6000, HIGH + 0x100_7000);
+    let words = [PRINTK, strings, 0, 0x8000, strings + 7, 0].into_iter().zip((table..).step_by(4));
+    let words = words.flat_map(|(target, at)| (target.wrapping_sub(at) as u32).to_le_bytes());
+    let words = words.collect();
+    let strings = b"printk\0per_cpu\0".to_vec();
+    kernel.sections.push(elf::section("__ksymtab", 0x100_6000, HIGH, words));
+    kernel.sections.push(elf::section("__ksymtab_strings", 0x100_7000, HIGH, strings));
+    let stripped = |kernel: &Kernel| {
+        let mut file = kernel.build();
+        let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize;
+        file[table + 64 * (kernel.sections.len() + 1) + 4] = 1;
+        file
+    };
+    folder.put("vmlinux", &stripped(&kernel));
+    assert_eq!(folder.run(&format!("{APPROVE} --modules .")).0, 0);
+    let list = folder.get("list");
+    let expected = [(0, Field::Relative32, Base::Kernel, PRINTK - 4)];
+    assert_eq!(relocations(&list, "a"), expected);
+    // Distances are 32 bits wide, and addresses of data for each processor are small.
+    assert_eq!(relocations(&list, "b"), [(0, Field::Relative32, Base::Kernel, 0x8000)]);
+
+    kernel.sections.truncate(4);
+    folder.put("vmlinux", &stripped(&kernel));
+    let told = ["vmlinux: the kernel has neither symbols nor tables of exports"];
+    folder.fails(&format!("{APPROVE} --modules ."), 2, &told);
+    assert_eq!(folder.run(APPROVE).0, 0);
+}
+
 /// A module that exports `offer`, and one that uses it.
 fn pair() -> [Object; 2] {
     let mut giver = Object::code("z-giver", &[]);
@@ -238,7 +271,9 @@ fn modules_that_their_kernel_patches_are_noted() {
     module.sections.push(section("__mcount_loc", ALLOC, 8, vec![0; 8]));
     let folder = folder("patched", &[&module, &Object::code("b", &[])]);
     let (code, _, err) = folder.run(&format!("{APPROVE} --modules ."));
-    assert!(code == 0 && err.contains("as it may do with a (__mcount_loc); build"), "{err}");
+    let told = "note: 1 of the modules, such as a, have sections by which kernels patch code \
+                (__mcount_loc), and";
+    assert!(code == 0 && err.contains(told), "{err}");
 }
 
 #[test]
