@@ -157,8 +157,10 @@ fn prepare(
     approve_kernel(memory, &screen, &approvals, &kernel).for_each(|range| {
         mark(range, FrameClass::Approved);
     });
-    guarded.iter().for_each(|&range| mark(range, FrameClass::Guarded));
-    let own_ranges = [image, plan.reserved, plan.policy, plan.startup];
+    // Kernels search low memory for the firmware's tables: they may read the start-up code.
+    let guarded = guarded.iter().copied().chain([plan.startup]);
+    guarded.for_each(|range| mark(range, FrameClass::Guarded));
+    let own_ranges = [image, plan.reserved, plan.policy];
     own_ranges.into_iter().for_each(|range| mark(range, FrameClass::Hidden));
 
     // SAFETY: the plan reserved both.

@@ -18,6 +18,7 @@ pub fn run() {
         ("efer-svme", efer_svme),
         ("efer-absent-bits", efer_absent),
         ("invd-keeps-memory", invd),
+        ("low-memory-readable", low_memory),
         ("svm-instructions-undefined", svm_instructions),
         ("hypercall-ring3-undefined", hypercall_ring3),
         ("hypercall-unknown-numbers", unknown_hypercalls),
@@ -68,6 +69,15 @@ fn invd() -> (u64, u64) {
     trap::attempt(do_invd, 0);
     let kept = (0..512).filter(|at| peek(HEAP + at * 8) == at ^ 0x5A5A).count();
     (kept as u64, 512)
+}
+
+/// Kernels search the first MiB for tables that firmware left there.
+fn low_memory() -> (u64, u64) {
+    extern "C" fn look(page: u64) {
+        peek(page * PAGE);
+    }
+    let readable = (1..256).filter(|&page| trap::attempt(look, page).is_none()).count();
+    (readable as u64, 255)
 }
 
 extern "C" fn do_invd(_: u64) {

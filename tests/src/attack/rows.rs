@@ -228,6 +228,7 @@ pub(super) const CHECKS: &[(&str, Answer, Answer)] = &[
     ("efer-svme", Answer::All, Answer::None),
     ("efer-absent-bits", Answer::All, Answer::All),
     ("invd-keeps-memory", Answer::All, Answer::All),
+    ("low-memory-readable", Answer::All, Answer::All),
     ("svm-instructions-undefined", Answer::All, Answer::All),
     ("hypercall-ring3-undefined", Answer::All, Answer::All),
     ("hypercall-unknown-numbers", Answer::None, Answer::All),
