@@ -77,17 +77,18 @@ impl Instruction {
         Some(if self.long { value } else { value & 0xFFFF_FFFF })
     }
 
-    /// The 32 bits that a MOV to memory stores, and the instruction's length: `MOV m32, r32`,
-    /// `MOV m32, imm32` and `MOV moffs32, EAX`; `None` for every other one.
-    pub fn stored_value(&self, vcpu: &Vcpu) -> Option<(u32, u64)> {
-        // A register of another width, or a 16-bit address, is not what drivers use.
+    /// What a MOV to memory stores: the value, its 4 or 8 bytes, the instruction's length. `MOV m, r`,
+    /// `MOV m, imm32` and `MOV moffs, rAX`; `None` for every other one.
+    pub fn stored_value(&self, vcpu: &Vcpu) -> Option<(u64, u64, u64)> {
+        // 16 bits of data, or a shorter address, is not what drivers use.
         let prefixes = self.bytes.get(..self.prefixes)?;
-        if self.rex & 8 != 0 || prefixes.contains(&0x66) || prefixes.contains(&0x67) {
+        if prefixes.contains(&0x66) || prefixes.contains(&0x67) {
             return None;
         }
+        let size = if self.rex & 8 != 0 { 8 } else { 4 };
         let opcode = self.byte(0)?;
         if opcode == 0xA3 {
-            return Some((vcpu.vmcb.save.rax as u32, self.length(if self.long { 9 } else { 5 })));
+            return Some((vcpu.vmcb.save.rax, size, self.length(if self.long { 9 } else { 5 })));
         }
         let modrm = self.byte(1)?;
         let (mode, register, base) = (modrm >> 6, modrm >> 3 & 7, modrm & 7);
@@ -104,14 +105,15 @@ impl Instruction {
         match opcode {
             0x89 => {
                 let number = register | (self.rex & 4) << 1;
-                Some((vcpu.register(number) as u32, self.length(operands)))
+                Some((vcpu.register(number), size, self.length(operands)))
             }
             0xC7 if register == 0 => {
                 let mut value = [0; 4];
                 for (index, slot) in value.iter_mut().enumerate() {
                     *slot = self.byte(operands + index)?;
                 }
-                Some((u32::from_le_bytes(value), self.length(operands + 4)))
+                let value = i64::from(i32::from_le_bytes(value));
+                Some((value as u64, size, self.length(operands + 4)))
             }
             _ => None,
         }

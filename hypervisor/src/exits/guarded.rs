@@ -24,12 +24,24 @@ const EOI: u64 = 0x40;
 /// says which value it stores.
 pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
     let instruction = Instruction::fetch(vcpu);
+    let Some((value, size, length)) = instruction.stored_value(vcpu) else {
+        return Err(Refusal::at(Kind::Write, gpa));
+    };
+    store(vcpu, gpa, value, size)?;
+    Ok(Resume::At(vcpu.vmcb.save.rip.wrapping_add(length)))
+}
+
+/// Performs a store if the device's rule lets it through.
+fn store(vcpu: &Vcpu, gpa: Gpa, value: u64, size: u64) -> Result<(), Refusal> {
     let refused = Err(Refusal::at(Kind::Write, gpa));
-    let Some((value, length)) = instruction.stored_value(vcpu) else { return refused };
-    // A store across two registers would be judged as one and land on another.
-    if !gpa.0.is_multiple_of(4) {
+    let hpet = vcpu.machine.acpi.hpet == Some(gpa.0 & !(PAGE_SIZE - 1));
+    // A store across two registers would be judged as one and land on another. Only the HPET has
+    // registers of 64 bits.
+    if !gpa.0.is_multiple_of(size) || (size == 8 && !hpet) {
         return refused;
     }
+    let halves = (0..size).step_by(4).map(|at| (at, (value >> (8 * at)) as u32));
+    let value = value as u32;
     let (page, offset) = (gpa.0 & !(PAGE_SIZE - 1), gpa.0 % PAGE_SIZE);
     // SAFETY: used only below, in pages of the interrupt controllers and the HPET.
     let register = |offset: u64| unsafe { DeviceRegister::new(page + offset) };
@@ -49,7 +61,7 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
             }
             _ => false,
         }
-    } else if acpi.hpet == Some(page) && apic::hpet_write_allowed(offset, value) {
+    } else if hpet && halves.clone().all(|(at, half)| apic::hpet_write_allowed(offset + at, half)) {
         true
     } else {
         return refused;
@@ -57,6 +69,6 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
     if !allowed {
         return Err(Refusal { kind: Kind::Init, gpa: Some(gpa), info: value.into() });
     }
-    register(offset).write(value);
-    Ok(Resume::At(vcpu.vmcb.save.rip.wrapping_add(length)))
+    halves.for_each(|(at, half)| register(offset + at).write(half));
+    Ok(())
 }

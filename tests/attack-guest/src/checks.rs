@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use crate::cpu;
+use crate::devices::HPET;
 use crate::memory::{self, HEAP, PAGE, RW, WINDOW, peek, poke};
 use crate::say;
 use crate::tables;
@@ -18,6 +19,7 @@ pub fn run() {
         ("efer-svme", efer_svme),
         ("efer-absent-bits", efer_absent),
         ("invd-keeps-memory", invd),
+        ("hpet-takes-quads", hpet_quads),
         ("low-memory-readable", low_memory),
         ("svm-instructions-undefined", svm_instructions),
         ("hypercall-ring3-undefined", hypercall_ring3),
@@ -69,6 +71,17 @@ fn invd() -> (u64, u64) {
     trap::attempt(do_invd, 0);
     let kept = (0..512).filter(|at| peek(HEAP + at * 8) == at ^ 0x5A5A).count();
     (kept as u64, 512)
+}
+
+/// Drivers write the HPET's registers of 64 bits in one piece.
+fn hpet_quads() -> (u64, u64) {
+    extern "C" fn store(value: u64) {
+        poke(HPET + 0x10, 0);
+        poke(HPET + 0xF0, value);
+    }
+    let value = 0x0012_3456_789A_BCDE;
+    let end = trap::attempt(store, value);
+    (u64::from(end.is_none() && peek(HPET + 0xF0) == value), 1)
 }
 
 /// Kernels search the first MiB for tables that firmware left there.

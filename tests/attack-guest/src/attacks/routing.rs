@@ -4,7 +4,7 @@ use super::hardware::call;
 use super::{Attack, Plan};
 use crate::cpu::outl;
 use crate::devices::{HPET, LPC_BRIDGE, PCI_DATA, pci_write};
-use crate::memory::{HEAP, copy, poke8, poke32};
+use crate::memory::{HEAP, copy, poke, poke8, poke32};
 use crate::trap::symbol;
 
 /// The LPC bridge's root complex block: where it lies with bit 0 set, and its size.
@@ -45,11 +45,28 @@ extern "C" fn hpet_message(address: u64) {
     for (register, value) in stop.into_iter().chain(message).chain(start) {
         poke32(register, value);
     }
+    wait_for_hpet();
+}
+
+/// The same by stores of 64 bits.
+extern "C" fn hpet_message_quads(address: u64) {
+    let (enable, counter, timer) = (HPET + 0x10, HPET + 0xF0, HPET + 0x100);
+    let message = (timer + 0x10, address << 32 | 0x90C3_90C3);
+    let start = [(timer, 1 << 14 | 1 << 2), (enable, 1)];
+    for (register, value) in
+        [(enable, 0), (counter, 0), (timer + 8, 10_000), message].into_iter().chain(start)
+    {
+        poke(register, value);
+    }
+    wait_for_hpet();
+}
+
+fn wait_for_hpet() {
     for _ in 0..5_000_000 {
         core::hint::spin_loop();
     }
-    poke32(enable, 0);
-    poke32(timer, 0);
+    poke32(HPET + 0x10, 0);
+    poke32(HPET + 0x100, 0);
 }
 
 /// QEMU's firmware configuration reads its signature into approved text.
@@ -73,5 +90,6 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "pci-text-ports", plan: |_| call(PCI_DATA.into(), by_ports, 0) },
     Attack { name: "pci-text-memory", plan: |_| call(ECAM_BRIDGE, by_memory, 0) },
     Attack { name: "hpet-text", plan: |_| on_text(HPET, hpet_message) },
+    Attack { name: "hpet-text-quads", plan: |_| on_text(HPET, hpet_message_quads) },
     Attack { name: "firmware-dma-text", plan: |_| on_text(0x514, firmware_dma) },
 ];
