@@ -155,7 +155,7 @@ pub fn ice_breakpoint(vcpu: &mut Vcpu) -> Resume {
 }
 
 /// Lets one instruction run with the real descriptor tables; #DB ends it before another can.
-fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
+pub fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
     debug_assert!(vcpu.machine.options.entry_guard == EntryGuard::Events);
     let save = &mut vcpu.vmcb.save;
     let step =

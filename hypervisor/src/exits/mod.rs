@@ -13,7 +13,7 @@ mod violation;
 use policy::address::Gpa;
 use policy::fault::{EntryGuard, Fault, Verdict, judge};
 use policy::frame::View;
-use policy::violation::Kind;
+use policy::violation::{Action, Kind};
 
 use crate::machine::Refusal;
 use crate::svm::cpu;
@@ -22,6 +22,7 @@ use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
 /// How the guest goes on.
+#[derive(Clone, Copy)]
 pub enum Resume {
     /// As it stands.
     Here,
@@ -66,9 +67,10 @@ pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
         Ok(Resume::Fault(event)) => event::deliver_fault(vcpu, event),
         Err(refusal) => violation::refuse(vcpu, refusal, interrupted),
     }
-    // Kernel mode never runs in the user view, whatever led here.
-    let guarded = vcpu.machine.options.entry_guard == EntryGuard::Events;
-    if guarded && vcpu.vmcb.save.cpl < 3 {
+    // Kernel mode never runs in the user view, whatever led here; but for one instruction in audit.
+    let options = &vcpu.machine.options;
+    let audits = options.violation == Action::Audit && vcpu.step.is_some();
+    if options.entry_guard == EntryGuard::Events && vcpu.vmcb.save.cpl < 3 && !audits {
         vcpu.enter_kernel_view();
     }
     // An injected event goes through the guest's gates: in the kernel view, or not at all.
@@ -105,8 +107,14 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
         Exit::InterruptTable => Err(Refusal::of(Kind::Pinned, vcpu.vmcb.save.idtr.base)),
         Exit::Cpuid => Ok(cpuid::handle(vcpu)),
         Exit::ReadMsr => Ok(msr::read(vcpu)),
-        Exit::WriteMsr => msr::write(vcpu),
-        Exit::Port { info, next } => port::handle(vcpu, info, next),
+        Exit::WriteMsr => {
+            let result = msr::write(vcpu);
+            violation::drop_in_audit(vcpu, result, Resume::Past(2))
+        }
+        Exit::Port { info, next } => {
+            let result = port::handle(vcpu, info, next);
+            violation::drop_in_audit(vcpu, result, Resume::At(next))
+        }
         Exit::Invd => {
             cpu::write_back_caches();
             Ok(Resume::Past(2))
