@@ -65,8 +65,17 @@ struct Image<'a> {
 }
 
 impl<'a> Kernel<'a> {
-    /// Reads an ELF.
+    /// Reads an ELF, all of whose code must be fit for approval.
     pub fn read(file: &'a [u8]) -> Result<Self, Error> {
+        Self::read_as(file, false)
+    }
+
+    /// Reads an ELF that needs no port: what shares a page with data is left out.
+    pub fn read_for_audit(file: &'a [u8]) -> Result<Self, Error> {
+        Self::read_as(file, true)
+    }
+
+    fn read_as(file: &'a [u8], audit: bool) -> Result<Self, Error> {
         let image = Image::read(file)?;
         let architecture = match image.elf.ehdr.e_machine {
             abi::EM_X86_64 => Architecture::X86_64,
@@ -78,10 +87,17 @@ impl<'a> Kernel<'a> {
         let mut code = Vec::new();
         let mut faults = Vec::new();
         for section in loaded.iter().filter(|section| is_code(section)) {
-            code.push(image.code(section)?);
-            faults.extend(image.mixed_pages(section, &loaded));
+            let mixed = image.mixed_pages(section, &loaded);
+            if mixed.is_empty() || !audit {
+                code.push(image.code(section)?);
+            }
+            faults.extend(mixed);
         }
-        if !faults.is_empty() {
+        if !audit && !faults.is_empty() {
+            return Err(faults.join("\n"));
+        }
+        if code.is_empty() && !faults.is_empty() {
+            faults.push("no code has pages of its own, so there is none to start with".into());
             return Err(faults.join("\n"));
         }
         if code.is_empty() {
@@ -97,7 +113,7 @@ impl<'a> Kernel<'a> {
             let reason = known.map_or("must never run", |(_, reason)| reason);
             format!("{} ({} bytes) {reason}", section.name, section.header.sh_size)
         });
-        let not_approved = not_approved.collect();
+        let not_approved = faults.into_iter().chain(not_approved).collect();
         let entry = image.entry(&code)?;
         Ok(Self { architecture, entry, code, not_approved })
     }

@@ -50,6 +50,9 @@ enum Command {
         kernel: PathBuf,
         #[command(flatten)]
         modules: Chosen,
+        /// For violation=audit only: leave out code that shares a page with data
+        #[arg(long)]
+        audit: bool,
         /// Where the list goes
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
@@ -100,8 +103,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<bool, Error> {
     match command {
-        Command::Approve { kernel, modules, output, vmlinux_out } => {
-            approve(&kernel, &modules, &output, vmlinux_out.as_deref())?;
+        Command::Approve { kernel, modules, audit, output, vmlinux_out } => {
+            approve(&kernel, &modules, audit, &output, vmlinux_out.as_deref())?;
             Ok(true)
         }
         Command::Show { list, module } => {
@@ -152,12 +155,14 @@ fn run(command: Command) -> Result<bool, Error> {
 fn approve(
     path: &Path,
     modules: &Chosen,
+    audit: bool,
     output: &Path,
     vmlinux_out: Option<&Path>,
 ) -> Result<(), Error> {
     let packed = read(path)?;
     let image = bzimage::unpack(&packed).map_err(|error| in_file(path, error))?;
-    let kernel = Kernel::read(&image).map_err(|error| in_file(path, error))?;
+    let kernel = if audit { Kernel::read_for_audit(&image) } else { Kernel::read(&image) };
+    let kernel = kernel.map_err(|error| in_file(path, error))?;
     let mut contents = list::Contents::of(&kernel);
     let refused = add_modules(&mut contents, modules, path, &image)?;
     let bytes = list::encode(&contents)?;
