@@ -40,7 +40,7 @@ mod check;
 mod kernel;
 mod module;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use check::ListError;
 pub use module::{Base, Field, Module, Relocation, Section};

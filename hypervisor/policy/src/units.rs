@@ -302,7 +302,7 @@ impl<'a> Units<'a> {
     pub fn nearest(&self, rip: Gva) -> [u8; UNIT_NAME_BYTES] {
         let distance = |slot: &Slot| {
             let below = slot.base.saturating_sub(rip.0);
-            below.max(rip.0.saturating_sub(slot.end()))
+            below.max(rip.0.saturating_sub(slot.end().saturating_sub(1)))
         };
         let approved = self.slots.iter().enumerate().filter(|(_, slot)| slot.base != 0);
         let nearest = approved.min_by_key(|(_, slot)| distance(slot));

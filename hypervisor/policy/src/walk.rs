@@ -135,46 +135,105 @@ mod tests {
     fn the_mode_follows_from_the_control_registers() {
         assert_eq!(Paging::of(1, 0, 0), Paging::Off);
         assert_eq!(Paging::of(LONG.0, LONG.1, LONG.2), Paging::FourLevels);
-        assert_eq!(Paging::of(LONG.0, LONG.1 | LA57, LONG.2), Paging::FiveLevels);
-        assert_eq!(Paging::of(LONG.0, LONG.1, 0), Paging::Legacy);
+        assert_eq!(Paging::of(LONG.0, LONG.1 | LA57, LONG.2), Paging::Unknown);
+        assert_eq!(Paging::of(LONG.0, LONG.1, 0), Paging::ThreeLevels);
+        assert_eq!(Paging::of(LONG.0, 0, 0), Paging::TwoLevels { large: false });
+        assert_eq!(Paging::of(LONG.0, 1 << 4, 0), Paging::TwoLevels { large: true });
         assert_eq!(Paging::Off.translate(0, Gva(0x1234), |_| None), Some(Gpa(0x1234)));
-        assert_eq!(Paging::Legacy.translate(0, Gva(0x1234), |_| None), None);
+        assert_eq!(Paging::Unknown.translate(0, Gva(0x1234), |_| Some(!0)), None);
+    }
+
+    /// Tables that map `gva` to `target` by a leaf at the last of `shifts`: 8-byte words of memory.
+    fn mapped(
+        gva: u64,
+        root: u64,
+        shifts: &[u32],
+        entry_bits: u32,
+        (target, flags): (u64, u64),
+    ) -> HashMap<u64, u64> {
+        let (mut memory, mut table) = (HashMap::new(), root);
+        for (level, &shift) in shifts.iter().enumerate() {
+            let last = level + 1 == shifts.len();
+            let large = if last && shift > 12 { LARGE } else { 0 };
+            let next = 0x10_0000 + (level as u64 + 1) * 0x1000;
+            let to = if last { target } else { next };
+            let at = table + ((gva >> shift & ((4096 >> entry_bits) - 1)) << entry_bits);
+            let value = to | flags | large | PRESENT;
+            // A 4-byte entry fills one half of its word, junk the other.
+            let value = match (entry_bits, at & 4) {
+                (3, _) => value,
+                (_, 0) => value & 0xFFFF_FFFF | 0xDEAD_BEEE << 32,
+                _ => value << 32 | 0xDEAD_BEEE,
+            };
+            memory.insert(at & !7, value);
+            table = next;
+        }
+        memory
+    }
+
+    fn translate(paging: Paging, cr3: u64, gva: u64, memory: &HashMap<u64, u64>) -> Option<Gpa> {
+        paging.translate(cr3, Gva(gva), |gpa| memory.get(&gpa.0).copied())
     }
 
     proptest! {
         #[test]
-        fn mappings_are_found_at_every_leaf_size(
-            gva in 0u64..1 << 47, frame in 0u64..1 << 36, level in 0u32..3, five: bool, junk: u64
+        fn four_levels_are_walked_at_every_leaf_size(
+            gva in 0u64..1 << 47, frame in 0u64..1 << 36, leaf in 1usize..4, junk: u64
         ) {
-            let (paging, mut shift) = if five { (Paging::FiveLevels, 48) } else { (Paging::FourLevels, 39) };
-            let leaf = 12 + 9 * level;
-            let size = 1u64 << leaf;
+            let shifts = &[39, 30, 21, 12][..=leaf];
+            let size = 1u64 << shifts[leaf];
             let target = (frame << 12) & !(size - 1) & ADDRESS;
             let flags = junk & 0xFFF0_0000_0000_0F7E;
-            let mut memory = HashMap::new();
-            let mut table = 0x1000u64;
-            loop {
-                let at = table | (gva >> shift & 0x1FF) << 3;
-                if shift == leaf {
-                    let large = if level > 0 { LARGE } else { 0 };
-                    memory.insert(at, target | flags | large | PRESENT);
-                    break;
-                }
-                table += 0x1000;
-                memory.insert(at, table | flags | PRESENT);
-                shift -= 9;
-            }
-            let read = |gpa: Gpa| memory.get(&gpa.0).copied();
-            prop_assert_eq!(paging.translate(0x1018, Gva(gva), read), Some(Gpa(target | gva & (size - 1))));
-            prop_assert_eq!(paging.translate(0x9000, Gva(gva), read), None);
+            let memory = mapped(gva, 0x1000, shifts, 3, (target, flags));
+            let found = translate(Paging::FourLevels, 0x1018, gva, &memory);
+            prop_assert_eq!(found, Some(Gpa(target | gva & (size - 1))));
+            prop_assert_eq!(translate(Paging::FourLevels, 0x9000, gva, &memory), None);
         }
 
         #[test]
-        fn hostile_tables_end_the_walk(cr3: u64, gva: u64, entry: u64) {
-            let _ = Paging::FiveLevels.translate(cr3, Gva(gva), |gpa| {
-                assert!(gpa.0 % 8 == 0 && gpa.0 < 1 << 52);
-                Some(entry)
-            });
+        fn three_levels_are_walked_at_every_leaf_size(
+            gva in 0u64..1 << 32, frame in 0u64..1 << 36, leaf in 1usize..3, root in 0u64..0x80, junk: u64
+        ) {
+            let shifts = &[30, 21, 12][..=leaf];
+            let size = 1u64 << shifts[leaf];
+            let target = (frame << 12) & !(size - 1) & ADDRESS;
+            // The first table has four entries, 32 bytes anywhere in a page.
+            let root = 0x2000 + root * 0x20;
+            let mut memory = mapped(gva, 0, shifts, 3, (target, junk & 0x8000_0000_0000_0E7E));
+            let first = memory.remove(&(gva >> 30 << 3)).unwrap();
+            memory.insert(root + (gva >> 30 << 3), first & !0x8000_0000_0000_01E6);
+            let found = translate(Paging::ThreeLevels, root | 0x1F, gva, &memory);
+            prop_assert_eq!(found, Some(Gpa(target | gva & (size - 1))));
+            // Only 32 bits of an address count.
+            let high = gva | junk << 32;
+            prop_assert_eq!(translate(Paging::ThreeLevels, root, high, &memory), found);
+        }
+
+        #[test]
+        fn two_levels_are_walked_with_and_without_large_pages(
+            gva in 0u64..1 << 32, frame in 0u64..1 << 20, high in 0u64..0x100, junk: u64
+        ) {
+            let flags = junk & 0xE7E;
+            let small = mapped(gva, 0x3000, &[22, 12], 2, (frame << 12, flags));
+            let expected = Some(Gpa(frame << 12 | gva & 0xFFF));
+            for large in [false, true] {
+                let found = translate(Paging::TwoLevels { large }, 0x3018, gva, &small);
+                prop_assert_eq!(found, expected);
+            }
+            let target = frame << 12 & 0xFFC0_0000;
+            let large = mapped(gva, 0x3000, &[22], 2, (target, flags | high << 13));
+            let found = translate(Paging::TwoLevels { large: true }, 0x3000, gva, &large);
+            prop_assert_eq!(found, Some(Gpa(high << 32 | target | gva & 0x3F_FFFF)));
+        }
+
+        #[test]
+        fn hostile_tables_end_the_walk(cr3: u64, gva: u64, entry: u64, large: bool) {
+            for paging in [Paging::FourLevels, Paging::ThreeLevels, Paging::TwoLevels { large }] {
+                let _ = paging.translate(cr3, Gva(gva), |gpa| {
+                    assert!(gpa.0 % 8 == 0 && gpa.0 < 1 << 52);
+                    Some(entry)
+                });
+            }
         }
     }
 }

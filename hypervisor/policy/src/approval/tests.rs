@@ -16,38 +16,50 @@ fn longs<const N: usize>(values: [u64; N]) -> Vec<u8> {
     values.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-fn range(text: &str, physical: u64, filled: u64, virtual_start: u64, flags: u64) -> Vec<u8> {
+pub(crate) fn range(
+    text: &str,
+    physical: u64,
+    filled: u64,
+    virtual_start: u64,
+    flags: u64,
+) -> Vec<u8> {
     [name::<32>(text), longs([physical, filled, virtual_start, flags]), vec![0xAB; 32]].concat()
 }
 
-fn module(text: &str, sections: u32) -> Vec<u8> {
+pub(crate) fn module(text: &str, sections: u32) -> Vec<u8> {
     [name::<56>(text), words([sections, 0])].concat()
 }
 
-fn section(text: &str, offset: u32, size: u32, region: u32, relocations: u32) -> Vec<u8> {
+pub(crate) fn section(
+    text: &str,
+    offset: u32,
+    size: u32,
+    region: u32,
+    relocations: u32,
+) -> Vec<u8> {
     [name::<32>(text), words([offset, size, region, relocations]), vec![0xCD; 32]].concat()
 }
 
-fn relocation(offset: u32, field: u8, base: u8, module: u16, value: u64) -> Vec<u8> {
+pub(crate) fn relocation(offset: u32, field: u8, base: u8, module: u16, value: u64) -> Vec<u8> {
     let [low, high] = module.to_le_bytes();
     [words([offset]), vec![field, base, low, high], longs([value])].concat()
 }
 
-const WINDOW: (u64, u64) = (0xffff_ffff_a000_0000, 0xffff_ffff_ff00_0000);
+pub(crate) const WINDOW: (u64, u64) = (0xffff_ffff_a000_0000, 0xffff_ffff_ff00_0000);
 
 #[derive(Clone)]
-struct Parts {
-    machine: u32,
-    entry: u64,
-    window: (u64, u64),
-    ranges: Vec<Vec<u8>>,
-    modules: Vec<Vec<u8>>,
-    sections: Vec<Vec<u8>>,
-    relocations: Vec<Vec<u8>>,
+pub(crate) struct Parts {
+    pub(crate) machine: u32,
+    pub(crate) entry: u64,
+    pub(crate) window: (u64, u64),
+    pub(crate) ranges: Vec<Vec<u8>>,
+    pub(crate) modules: Vec<Vec<u8>>,
+    pub(crate) sections: Vec<Vec<u8>>,
+    pub(crate) relocations: Vec<Vec<u8>>,
 }
 
 impl Parts {
-    fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let tables = [&self.ranges, &self.modules, &self.sections, &self.relocations];
         let counts = tables.map(|table| table.len() as u32);
         let tables = tables.map(|table| table.concat()).concat();

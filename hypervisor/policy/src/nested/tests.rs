@@ -27,6 +27,13 @@ impl TableMemory for Memory {
     }
 }
 
+impl<M> Nested<'_, M> {
+    /// The tables' memory.
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+}
+
 impl Nested<'_, Memory> {
     /// What a table walk finds for `gpa` in `view`.
     fn access(&self, gpa: Gpa, view: View) -> Access {
