@@ -399,5 +399,5 @@ fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
     cpu::load_hidden_state(&vcpu.vmcb);
     // SAFETY: the VMCB is complete: nested paging on, an ASID that is not 0, the kernel view; GIF
     // is clear.
-    unsafe { world_switch::run(vcpu, fast, exits::slow) }
+    unsafe { world_switch::start(vcpu, fast, exits::slow) }
 }

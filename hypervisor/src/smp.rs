@@ -129,7 +129,7 @@ pub fn park_others(
     let page = memory.bytes_mut(frame);
     page[..code.len()].copy_from_slice(code);
     ROOT.store(roots[1], Ordering::Release);
-    let words = [roots[0], stacks.start(), park as *const () as u64];
+    let words = [roots[0], stacks.start(), arrive as *const () as u64];
     for (slot, word) in page[code.len() - 24..code.len()].chunks_exact_mut(8).zip(words) {
         slot.copy_from_slice(&word.to_le_bytes());
     }
@@ -172,10 +172,16 @@ fn wait(microseconds: u32) {
     }
 }
 
-/// Where the other processors stay.
+/// Where the other processors come to from the start-up code.
+#[unsafe(naked)]
+unsafe extern "C" fn arrive() -> ! {
+    naked_asm!("call {prepare}", "jmp {park}", prepare = sym prepare, park = sym park)
+}
+
+/// Where they stay, when the launch's code is long gone.
 #[unsafe(naked)]
 unsafe extern "C" fn park() -> ! {
-    naked_asm!("call {prepare}", "2:", "cli", "hlt", "jmp 2b", prepare = sym prepare)
+    naked_asm!("2:", "cli", "hlt", "jmp 2b")
 }
 
 extern "C" fn prepare() {

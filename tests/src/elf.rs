@@ -1,5 +1,6 @@
 //! Executable parts of an ELF file, as they must lie in a guest's memory.
 
+use std::ops::Range;
 use std::path::Path;
 
 use elf::ElfBytes;
@@ -36,12 +37,22 @@ pub fn section(file: &Path, name: &str) -> Result<Part> {
     Ok(Part { physical, bytes: elf.section_data(&header)?.0.to_vec() })
 }
 
-/// Bytes of the file's executable segments.
-pub fn executable_bytes(file: &Path) -> Result<u64> {
+/// The addresses that the section `name` of the ELF file is linked for.
+pub fn section_addresses(file: &Path, name: &str) -> Result<Range<u64>> {
     let data = std::fs::read(file)?;
     let elf = ElfBytes::<LittleEndian>::minimal_parse(&data)?;
-    let executable = |flags: u32| flags & PF_X != 0;
+    let header = elf
+        .section_header_by_name(name)?
+        .ok_or_else(|| format!("{} has no section {name}", file.display()))?;
+    Ok(header.sh_addr..header.sh_addr + header.sh_size)
+}
+
+/// Bytes of the hypervisor's executable segments, without what is unmapped when the guest starts.
+pub fn resident_bytes(file: &Path) -> Result<u64> {
+    let data = std::fs::read(file)?;
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(&data)?;
+    let launch = section_addresses(file, ".launch")?;
     let segments = elf.segments().into_iter().flatten();
-    let loaded = segments.filter(|part| part.p_type == PT_LOAD && executable(part.p_flags));
-    Ok(loaded.map(|part| part.p_memsz).sum())
+    let executable = segments.filter(|it| it.p_type == PT_LOAD && it.p_flags & PF_X != 0);
+    Ok(executable.filter(|it| it.p_vaddr != launch.start).map(|it| it.p_memsz).sum())
 }

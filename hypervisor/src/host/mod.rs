@@ -5,3 +5,4 @@ pub mod console;
 pub mod device;
 pub mod interrupts;
 pub mod paging;
+pub mod retire;

@@ -16,7 +16,7 @@ const GIANT: u64 = 1 << 30;
 
 unsafe extern "C" {
     static image_start: u8;
-    static text_start: u8;
+    static launch_start: u8;
     static text_end: u8;
     static data_start: u8;
     static image_end: u8;
@@ -40,7 +40,8 @@ impl Image {
 
 /// Flags of the page of the image at this virtual address.
 fn image_flags(page: u64) -> u64 {
-    let text = &raw const text_start as u64..&raw const text_end as u64;
+    // The launch's code lies right below the rest.
+    let text = &raw const launch_start as u64..&raw const text_end as u64;
     let (data, guard) = (&raw const data_start as u64, &raw const stack_guard as u64);
     if text.contains(&page) {
         PRESENT

@@ -59,8 +59,10 @@ pub fn bench(options: &Options) -> Result<bool> {
     let lines = lines::count()?;
     figures.add("lines_paper_equivalent", lines.paper() as f64);
     figures.add("lines_runtime", lines.runtime() as f64);
-    let text = harness::elf::executable_bytes(&artifacts::hypervisor()?)?;
-    figures.add("text_bytes", text as f64);
+    let hypervisor = artifacts::hypervisor()?;
+    figures.add("text_bytes", harness::elf::resident_bytes(&hypervisor)? as f64);
+    let launch = harness::elf::section_addresses(&hypervisor, ".launch")?;
+    figures.add("launch_text_bytes", (launch.end - launch.start) as f64);
     time_linux(&directory, &mut figures)?;
     for (name, value) in &figures.0 {
         println!("{name:<44} {:>12}", short(*value));

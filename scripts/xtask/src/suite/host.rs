@@ -1,6 +1,7 @@
 //! Tests that need no emulator: unit and property tests, lints, format, budgets.
 
 use std::path::Path;
+use std::process::Command;
 
 use harness::Result;
 
@@ -9,7 +10,7 @@ use crate::artifacts::{TARGET, cargo};
 use crate::lines;
 use crate::process::{step, target_directory};
 
-/// Largest size of the hypervisor's executable segments.
+/// Largest size of the code that stays when the guest runs.
 const TEXT_BUDGET: u64 = 64 * 1024;
 /// Packages that run on no operating system.
 const BARE_METAL: [&str; 2] = ["secvisor-hypervisor", "attack-guest"];
@@ -31,6 +32,9 @@ pub fn tests() -> Vec<Test> {
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
         Test::new("host/lines", |_| lines::check()),
         Test::new("host/text-bytes", |context| text_bytes(context.hypervisor()?)),
+        Test::new("host/launch-is-left-behind", |context| {
+            launch_is_left_behind(context.hypervisor()?)
+        }),
     ]
 }
 
@@ -81,13 +85,39 @@ fn checked(what: &str, arguments: &[&str]) -> Result<()> {
 }
 
 fn text_bytes(hypervisor: &Path) -> Result<()> {
-    match harness::elf::executable_bytes(hypervisor)? {
-        0 => Err("the hypervisor has no executable segment".into()),
+    match harness::elf::resident_bytes(hypervisor)? {
+        0 => Err("the hypervisor has no code that stays".into()),
         bytes if bytes > TEXT_BUDGET => {
-            Err(format!("{bytes} bytes of executable segments, budget {TEXT_BUDGET}").into())
+            Err(format!("{bytes} bytes of code that stays, budget {TEXT_BUDGET}").into())
         }
         _ => Ok(()),
     }
+}
+
+/// Code that stays must not refer to what is unmapped when the guest starts.
+fn launch_is_left_behind(hypervisor: &Path) -> Result<()> {
+    let launch = harness::elf::section_addresses(hypervisor, ".launch")?;
+    let mut objdump = Command::new("objdump");
+    objdump.args(["-d", "--no-show-raw-insn", "-j", ".text"]).arg(hypervisor);
+    let output = objdump.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let instructions = text.lines().filter(|line| line.contains('\t'));
+    let operands = instructions.filter_map(|line| line.rsplit_once('\t'));
+    let refers = |operands: &str| {
+        let words = operands.split(|c: char| !c.is_ascii_hexdigit());
+        words.filter_map(|word| u64::from_str_radix(word, 16).ok()).any(|it| launch.contains(&it))
+    };
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (place, operands) in operands {
+        count += 1;
+        if refers(operands) {
+            wrong.push(format!("{} {operands}", place.trim()));
+        }
+    }
+    if !output.status.success() || count < 1000 {
+        return Err(format!("objdump shows {count} instructions").into());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
 
 #[cfg(test)]
