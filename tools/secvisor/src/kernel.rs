@@ -50,12 +50,43 @@ pub struct Code<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A section in memory, of code or data.
+#[derive(Debug)]
+pub struct Section {
+    /// Its name.
+    pub name: String,
+    /// Where it is loaded.
+    pub physical: PhysicalRange,
+    /// Where the kernel runs or reads it.
+    pub virtual_start: u64,
+    /// Whether it is marked as code.
+    pub executable: bool,
+}
+
+/// The sections of a kernel that take up memory.
+pub fn sections(file: &[u8]) -> Result<Vec<Section>, Error> {
+    let loaded = Image::read(file)?.loaded_sections()?;
+    let section = |section: Loaded<'_>| Section {
+        name: section.name.into(),
+        physical: section.place,
+        virtual_start: section.header.sh_addr,
+        executable: section.is_executable(),
+    };
+    Ok(loaded.into_iter().map(section).collect())
+}
+
 /// A section that takes up memory.
 struct Loaded<'a> {
     index: usize,
     name: &'a str,
     header: SectionHeader,
     place: PhysicalRange,
+}
+
+impl Loaded<'_> {
+    fn is_executable(&self) -> bool {
+        self.header.sh_flags & u64::from(abi::SHF_EXECINSTR) != 0
+    }
 }
 
 struct Image<'a> {
@@ -105,10 +136,8 @@ impl<'a> Kernel<'a> {
             return Err(format!("no section {names} is loaded: there is no code to approve"));
         }
         code.sort_by_key(|code| code.physical);
-        let executable = |section: &&Loaded<'_>| {
-            section.header.sh_flags & u64::from(abi::SHF_EXECINSTR) != 0 && !is_code(section)
-        };
-        let not_approved = loaded.iter().filter(executable).map(|section| {
+        let other = |section: &&Loaded<'_>| section.is_executable() && !is_code(section);
+        let not_approved = loaded.iter().filter(other).map(|section| {
             let known = KNOWN.iter().find(|(name, _)| *name == section.name);
             let reason = known.map_or("must never run", |(_, reason)| reason);
             format!("{} ({} bytes) {reason}", section.name, section.header.sh_size)

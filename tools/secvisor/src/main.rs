@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 the answer is no (`check` found a difference, `ring` found no ring);
 //! 2 the question could not be answered, and a line says why.
 
+mod audit;
 mod bzimage;
 mod check;
 mod exports;
@@ -80,6 +81,20 @@ enum Command {
         #[command(flatten)]
         modules: Chosen,
     },
+    /// Sum up SecVisor's log: what the kernel did that enforcement stops
+    ///
+    /// Meant for a boot with violation=audit, which lets it all happen. Groups and counts the
+    /// violations and says of each group what it means and what mends it.
+    Audit {
+        /// The log, as SecVisor wrote it to its serial port
+        log: PathBuf,
+        /// The kernel that ran, which names sections: an ELF vmlinux or a bzImage
+        #[arg(long, value_name = "FILE")]
+        kernel: Option<PathBuf>,
+        /// Names functions and modules: the kernel's System.map, or /proc/kallsyms of that boot
+        #[arg(long, value_name = "FILE")]
+        map: Option<PathBuf>,
+    },
     /// Find SecVisor's violation records in a dump of the machine's memory
     ///
     /// The dump may be raw or an ELF core (QEMU: pmemsave, dump-guest-memory). Records are
@@ -136,6 +151,22 @@ fn run(command: Command) -> Result<bool, Error> {
                 println!("{} approves {}", list.display(), kernel.display());
             }
             Ok(differences.is_empty())
+        }
+        Command::Audit { log, kernel, map } => {
+            let mut names = audit::Names::default();
+            if let Some(path) = &kernel {
+                let sections = kernel::sections(&read_kernel(path)?);
+                names.sections = sections.map_err(|error| in_file(path, error))?;
+            }
+            if let Some(path) = &map {
+                let text = read(path)?;
+                let symbols = audit::Symbols::parse(&String::from_utf8_lossy(&text));
+                names.symbols = symbols.map_err(|error| in_file(path, error))?;
+            }
+            let text = read(&log)?;
+            let summary = audit::summary(&String::from_utf8_lossy(&text), &names);
+            print!("{}", summary.map_err(|error| in_file(&log, error))?);
+            Ok(true)
         }
         Command::Ring { dump } => {
             let file = fs::File::open(&dump).map_err(|error| in_file(&dump, error))?;

@@ -1,5 +1,6 @@
 //! The tool as its user meets it: files in, text, files and exit codes out.
 
+mod audit;
 mod elf;
 mod loader;
 mod modules;
