@@ -73,7 +73,7 @@ pub fn guest() -> Result<Guest> {
     let initramfs = initramfs(&kernel.join("modules"))?;
     let vmlinux = kernel.join("vmlinux");
     Ok(Guest {
-        approvals: approve(&vmlinux)?.list,
+        approvals: approve(&vmlinux, false)?.list,
         bzimage: Some(kernel.join("bzImage")),
         initrd: initramfs.join("initramfs.cpio.gz"),
         vmlinux,
@@ -122,13 +122,14 @@ pub struct Approved {
     pub list: PathBuf,
 }
 
-/// Approves a kernel, vmlinux or bzImage, by the host tool.
-pub fn approve(kernel: &Path) -> Result<Approved> {
+/// Approves a kernel, vmlinux or bzImage, by the host tool; for `audit`, as much of it as can be.
+pub fn approve(kernel: &Path, audit: bool) -> Result<Approved> {
     let tool = tool()?;
-    let key = Key::default().path(&tool)?.path(kernel)?;
+    let mode: &[&str] = if audit { &["--audit"] } else { &[] };
+    let key = Key::default().path(&tool)?.path(kernel)?.text(&mode.concat());
     let made = cache::entry("approvals", key, |out| {
         let mut approve = Command::new(&tool);
-        approve.arg("approve").arg("--kernel").arg(kernel);
+        approve.arg("approve").args(mode).arg("--kernel").arg(kernel);
         approve.arg("--output").arg(out.join("approvals.bin"));
         approve.arg("--vmlinux-out").arg(out.join("vmlinux"));
         step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
@@ -138,7 +139,7 @@ pub fn approve(kernel: &Path) -> Result<Approved> {
 
 /// The attack guest.
 pub fn attack_guest() -> Result<Approved> {
-    approve(&bare_metal("attack-guest")?)
+    approve(&bare_metal("attack-guest")?, false)
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

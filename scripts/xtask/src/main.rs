@@ -7,6 +7,7 @@ mod demo;
 mod lines;
 mod process;
 mod run;
+mod stock;
 mod suite;
 
 use std::process::ExitCode;

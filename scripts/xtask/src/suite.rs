@@ -1,6 +1,7 @@
 //! scripts/test: every test by name, two at a time, summed up in the last line.
 
 mod attack;
+mod audit;
 mod boot;
 mod host;
 mod linux;
@@ -132,6 +133,7 @@ pub fn test(options: &Options) -> Result<bool> {
     let mut guests: Vec<Test> = boot::tests();
     guests.extend(attack::tests());
     guests.extend(linux::tests());
+    guests.extend(audit::tests());
     if options.list {
         host.iter().chain(&guests).for_each(|test| println!("{}", test.name));
         return Ok(true);
