@@ -3,8 +3,10 @@
 # Builds the guest kernel from SOURCE, Debian's linux-source-6.1.tar.xz or its
 # unpacked directory (which stays as it is). Leaves in OUT_DIR: vmlinux, bzImage,
 # System.map, config, modules/*.ko and build.log. The same input gives the same
-# bytes, wherever OUT_DIR is. Environment: DEMO=no leaves demo.config out,
-# JOBS=N (number of CPUs), KEEP=yes keeps the build tree, CC (gcc).
+# bytes, wherever OUT_DIR is. With demo.config the module that nobody approves lies in
+# OUT_DIR/unapproved, for the approval list takes all of OUT_DIR/modules.
+# Environment: DEMO=no leaves demo.config out, JOBS=N (number of CPUs), KEEP=yes
+# keeps the build tree, CC (gcc).
 set -eu
 
 start=$(date +%s)
@@ -41,7 +43,7 @@ stop() {
 trap stop INT TERM HUP
 
 say "unpacking the source"
-rm -rf "$out/src" "$out/obj" "$out/modules"
+rm -rf "$out/src" "$out/obj" "$out/modules" "$out/unapproved"
 rm -f "$out/vmlinux" "$out/bzImage" "$out/System.map" "$out/config"
 mkdir -p "$out/src" "$out/obj" "$out/modules"
 # what this kernel never compiles need not be unpacked, but for its Kconfig files
@@ -116,6 +118,10 @@ say "collecting"
 	strip -g -o "$out/vmlinux.tmp" "$out/obj/vmlinux"
 	find "$out/obj" -name '*.ko' -exec cp {} "$out/modules/" \;
 	strip -g "$out"/modules/*.ko
+	if [ -e "$out/modules/secvisor_demo_unapproved.ko" ]; then
+		mkdir -p "$out/unapproved"
+		mv "$out/modules/secvisor_demo_unapproved.ko" "$out/unapproved/"
+	fi
 	cp "$out/obj/arch/x86/boot/bzImage" "$out/obj/System.map" "$out/"
 	cp "$out/obj/.config" "$out/config"
 	mv "$out/vmlinux.tmp" "$out/vmlinux"

@@ -13,16 +13,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #define DEVICE "/dev/secvisor-demo"
-#define MODULE "/lib/modules/secvisor_demo_module.ko"
+#define UNAPPROVED "/lib/unapproved/secvisor_demo_unapproved.ko"
 
 static const char *const all[] = {
-	"exec-data", "exec-heap", "write-text", "write-text-alias",
-	"devmem", "ret2user", "ret2user-supervisor", "module",
+	"clear-wp", "exec-data", "exec-heap", "write-text", "write-text-alias",
+	"devmem", "ret2user", "ret2user-supervisor", "module", "module-bit",
 };
 
 /* movl $1,(%rdi); ret: the kernel calls it with a pointer to its own flag */
@@ -96,19 +97,80 @@ static void in_child(void (*fn)(void))
 	waitpid(pid, NULL, 0);
 }
 
-static void insmod(void)
+/* load a module from memory; its bytes, changed or not, are the caller's */
+static void insmod(const void *image, size_t size)
 {
-	int fd = open(MODULE, O_RDONLY | O_CLOEXEC);
-	long err = syscall(SYS_finit_module, fd, "", 0);
+	long err = syscall(SYS_init_module, image, size, "");
 
 	if (err)
-		fprintf(stderr, "evil: module refused: %s\n",
-			fd < 0 ? "no such file" : strerror(errno));
+		fprintf(stderr, "evil: module refused: %s\n", strerror(errno));
 	_exit(err != 0);
+}
+
+static size_t load(const char *file, unsigned char *image, size_t size)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, image, size);
+
+	close(fd);
+	if (n <= 0)
+		fprintf(stderr, "evil: cannot read %s\n", file);
+	return n < 0 ? 0 : n;
+}
+
+static unsigned char image[1 << 20];
+
+static void unapproved(void)
+{
+	insmod(image, load(UNAPPROVED, image, sizeof(image)));
+}
+
+static size_t approved(void)
+{
+	char file[200];
+	struct utsname system;
+
+	uname(&system);
+	snprintf(file, sizeof(file), "/lib/modules/%s/secvisor_demo_module.ko", system.release);
+	return load(file, image, sizeof(image));
+}
+
+static void genuine(void)
+{
+	insmod(image, approved());
+}
+
+/* the same module, one bit of a number in its code changed */
+static void one_bit(void)
+{
+	static const unsigned char number[] = { 0x00, 0xde, 0xc0, 0x5e };
+	size_t size = approved();
+	unsigned char *at = memmem(image, size, number, sizeof(number));
+
+	if (!at)
+		_exit(1);
+	*at ^= 1;
+	insmod(image, size);
+}
+
+static void unload(const char *module)
+{
+	syscall(SYS_delete_module, module, O_NONBLOCK);
 }
 
 static const char *name;
 static void *user;
+
+/* before and after it the genuine module, which must work */
+static void beside_the_approved(void)
+{
+	in_child(genuine);
+	unload("secvisor_demo_module");
+	in_child(one_bit);
+	unload("secvisor_demo_module");
+	in_child(genuine);
+	unload("secvisor_demo_module");
+}
 
 static void by_kernel(void)
 {
@@ -117,7 +179,7 @@ static void by_kernel(void)
 
 static void attack(void)
 {
-	char line[200], gpa[40] = "0x0", outcome[20] = "unknown", *p;
+	char line[200], gpa[40] = "0x0", outcome[20] = "unknown", worked[20] = "0", *p;
 
 	user = NULL;
 	if (!strncmp(name, "ret2user", 8)) {
@@ -132,22 +194,26 @@ static void attack(void)
 	if (!strcmp(name, "devmem"))
 		in_child(devmem);
 	else if (!strcmp(name, "module"))
-		in_child(insmod);
+		in_child(unapproved);
+	else if (!strcmp(name, "module-bit"))
+		beside_the_approved();
 	else
 		in_child(by_kernel);
 	if (status(line, sizeof(line))) {
 		if ((p = strstr(line, "gpa=")))
 			sscanf(p, "gpa=%39s", gpa);
 		if ((p = strstr(line, "outcome=")))
-			sscanf(p, "outcome=%19s", outcome);
+			sscanf(p, "outcome=%19s worked=%19s", outcome, worked);
 	}
 	printf("evil: %s gpa=%s outcome=%s\n", name, gpa, outcome);
+	if (!strcmp(name, "module-bit"))
+		printf("evil: the approved module worked=%s\n", worked);
 	fflush(stdout);
 	tcdrain(1);	/* or the kernel's next message lands inside the line */
 	if (!strcmp(name, "devmem") && !strcmp(outcome, "succeeded"))
 		in_child(undo_devmem);
-	if (!strcmp(name, "module") && !strcmp(outcome, "succeeded"))
-		syscall(SYS_delete_module, "secvisor_demo_module", 0);
+	if (!strcmp(name, "module"))
+		unload("secvisor_demo_unapproved");
 }
 
 int main(int argc, char **argv)

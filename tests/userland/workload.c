@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +25,11 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define PAGE 4096ul
+#include "workload.h"
 
 static int passed, failed;
 
-static void check(const char *name, int ok)
+void check(const char *name, int ok)
 {
 	printf("workload: %-28s %s\n", name, ok ? "ok" : "FAILED");
 	fflush(stdout);
@@ -42,12 +41,13 @@ static void check(const char *name, int ok)
 
 /* ---- one fault or trap, and what the handler saw ---- */
 
-static sigjmp_buf back;
-static volatile int sig_no, sig_code, traps;
-static void *volatile sig_addr;
-static volatile unsigned long sig_rip, sig_err;
+sigjmp_buf back;
+volatile int sig_no, sig_code;
+static volatile int traps;
+void *volatile sig_addr;
+volatile unsigned long sig_rip, sig_err;
 
-static void on_fault(int no, siginfo_t *si, void *uc)
+void on_fault(int no, siginfo_t *si, void *uc)
 {
 	ucontext_t *c = uc;
 
@@ -69,7 +69,7 @@ static void on_trap(int no, siginfo_t *si, void *uc)
 	sig_rip = c->uc_mcontext.gregs[REG_RIP];
 }
 
-static void handle(int no, void (*fn)(int, siginfo_t *, void *))
+void handle(int no, void (*fn)(int, siginfo_t *, void *))
 {
 	struct sigaction sa = { .sa_sigaction = fn,
 				.sa_flags = SA_SIGINFO | SA_NODEFER };
@@ -77,18 +77,7 @@ static void handle(int no, void (*fn)(int, siginfo_t *, void *))
 	sigaction(no, &sa, NULL);
 }
 
-/* run the statement; true if it raised that signal */
-#define raises(no, statement) ({			\
-	sig_no = 0;					\
-	handle(no, on_fault);				\
-	if (!sigsetjmp(back, 1)) {			\
-		statement;				\
-	}						\
-	signal(no, SIG_DFL);				\
-	sig_no == (no);					\
-})
-
-static void *pages(size_t n, int prot)
+void *pages(size_t n, int prot)
 {
 	void *p = mmap(NULL, n * PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -105,7 +94,7 @@ static void emit(uint8_t *p, uint32_t value)
 
 #define run(p) (((int (*)(void))(p))())
 
-static int wait_code(pid_t pid)
+int wait_code(pid_t pid)
 {
 	int st;
 
@@ -444,8 +433,8 @@ static void exceptions(void)
 	      sig_code == FPE_FLTDIV);
 	asm volatile("fninit");
 	check("#OF by int $4", raises(SIGSEGV, asm volatile("int $4")));
-	check("int $0x80 without 32-bit ABI",
-	      raises(SIGSEGV, asm volatile("int $0x80" : "=a" (eax) : "0" (20))));
+	asm volatile("int $0x80" : "=a" (eax) : "0" (20) : "r8", "r9", "r10", "r11");
+	check("int $0x80 from 64-bit code", eax == getpid());
 	check("int of a kernel vector",
 	      raises(SIGSEGV, asm volatile("int $0xec")));
 	check("int $14", raises(SIGSEGV, asm volatile("int $14")));
@@ -567,79 +556,6 @@ static void tracing(void)
 	check("ptrace lets it end", wait_code(pid) == 21);
 }
 
-/* ---- segments ---- */
-
-/* 32-bit code: movl $0x32,%eax; lret (the caller pushed a far pointer) */
-static const uint8_t code32[] = { 0xb8, 0x32, 0, 0, 0, 0xcb };
-
-static void segments(void)
-{
-	unsigned long rip, rsp;
-	uint32_t *stack;
-	volatile int ok = 1;
-	int eax = 0, i;
-	uint8_t *low;
-
-	for (i = 0; i < 100; i++)
-		asm volatile("mov %0, %%ds\nmov %0, %%es\nmov %0, %%gs"
-			     : : "r" (0x2b));
-	check("load of ds, es, gs", ok);
-	asm volatile("mov %0, %%ds\nmov %0, %%es\nmov %0, %%gs" : : "r" (0));
-	asm volatile("mov %%ss, %0\nmov %0, %%ss\nnop" : "+r" (eax));
-	check("load of ss", eax == 0x2b);
-	asm volatile("push %%rax\nmov %%ss, %%eax\npush %%rax\npop %%gs\npop %%rax"
-		     : : : "rax", "memory");
-	asm volatile("mov %%gs, %0" : "=r" (eax));
-	check("pop of gs", eax == 0x2b);
-	asm volatile("mov %0, %%gs" : : "r" (0));
-	check("bad selector in ds", raises(SIGSEGV,
-		asm volatile("mov %0, %%ds" : : "r" (0x1234))));
-	check("kernel selector in ds", raises(SIGSEGV,
-		asm volatile("mov %0, %%ds" : : "r" (0x18))));
-	check("null selector in ss", raises(SIGSEGV,
-		asm volatile("mov %0, %%ss" : : "r" (0))));
-	asm volatile("mov %0, %%ds\nmov %0, %%es\nmov %0, %%gs" : : "r" (0));
-
-	asm volatile("mov %%rsp, %1\n"
-		     "pushq $0x2b\n"
-		     "push %1\n"
-		     "pushfq\n"
-		     "pushq $0x33\n"
-		     "lea 1f(%%rip), %0\n"
-		     "push %0\n"
-		     "iretq\n"
-		     "1:"
-		     : "=&r" (rip), "=&r" (rsp) : : "memory");
-	check("iretq in user mode", 1);
-
-	low = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-	memcpy(low, code32, sizeof(code32));
-	stack = (uint32_t *)(low + 2 * PAGE) - 16;
-	for (i = 0; i < 20; i++) {
-		eax = 0;
-		/* a 64-bit stub in low memory takes the far return */
-		asm volatile("mov %%rsp, %%rbx\n"
-			     "lea 1f(%%rip), %%rdx\n"
-			     "movb $0x48, 64(%1)\n"	/* mov %rbx,%rsp */
-			     "movw $0xdc89, 65(%1)\n"
-			     "movw $0xe2ff, 67(%1)\n"	/* jmp *%rdx */
-			     "lea 64(%1), %%rcx\n"
-			     "mov %%ecx, (%2)\n"
-			     "movl $0x33, 4(%2)\n"
-			     "mov %2, %%rsp\n"
-			     "pushq $0x23\n"
-			     "push %1\n"
-			     "lretq\n"
-			     "1:"
-			     : "=&a" (eax) : "r" (low), "r" (stack)
-			     : "rbx", "rcx", "rdx", "memory", "cc");
-		ok &= eax == 0x32;
-	}
-	check("to 32-bit code and back", ok);
-	munmap(low, 2 * PAGE);
-}
-
 /* ---- time and the FPU ---- */
 
 static volatile int ticks;
@@ -754,6 +670,18 @@ static void fpu(void)
 	check("FPU registers across switches", !bad);
 }
 
+/* 32-bit code, which prints its own lines */
+static void compat(void)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		execl("/bin/workload32", "workload32", NULL);
+		_exit(127);
+	}
+	check("32-bit program", wait_code(pid) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "exec-child"))
@@ -768,6 +696,8 @@ int main(int argc, char **argv)
 	stepping();
 	tracing();
 	segments();
+	local_descriptors();
+	compat();
 	timing();
 	fpu();
 	printf("workload: %d checks passed, %d failed\n", passed, failed);

@@ -27,6 +27,8 @@ pub struct Guest {
     pub initrd: PathBuf,
     /// The approval list.
     pub approvals: PathBuf,
+    /// The kernel's modules; `None` if none are approved.
+    pub modules: Option<PathBuf>,
 }
 
 /// Cargo in the checkout.
@@ -70,13 +72,14 @@ pub fn tool() -> Result<PathBuf> {
 /// The guest of this checkout: kernel, initramfs and approval list.
 pub fn guest() -> Result<Guest> {
     let kernel = kernel()?;
-    let initramfs = initramfs(&kernel.join("modules"))?;
-    let vmlinux = kernel.join("vmlinux");
+    let initramfs = initramfs(&kernel)?;
+    let (vmlinux, modules) = (kernel.join("vmlinux"), kernel.join("modules"));
     Ok(Guest {
-        approvals: approve(&vmlinux, false)?.list,
+        approvals: approve(&vmlinux, Some(&modules), false)?.list,
         bzimage: Some(kernel.join("bzImage")),
         initrd: initramfs.join("initramfs.cpio.gz"),
         vmlinux,
+        modules: Some(modules),
     })
 }
 
@@ -86,29 +89,33 @@ fn kernel() -> Result<PathBuf> {
     let source = Path::new("/usr/src/linux-source-6.1.tar.xz");
     let version =
         Command::new("dpkg-query").args(["-W", "-f", "${Version}", "linux-source-6.1"]).output()?;
-    let key = Key::default()
+    let mut key = Key::default()
         .text(&String::from_utf8_lossy(&version.stdout))
-        .path(&series)?
         .path(&patches.join("include"))?;
+    let mut files =
+        series.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.sort();
+    // What is said about them changes nothing of the kernel.
+    for file in files.iter().filter(|file| file.extension().is_none_or(|end| end != "md")) {
+        key = key.path(file)?.text(&file.file_name().unwrap_or_default().to_string_lossy());
+    }
     cache::entry("linux-6.1", key, |out| {
         room(KERNEL_SPACE)?;
         let mut build = Command::new(series.join("build.sh"));
         let log = cache::directory().join("linux-6.1.log");
         step("building the guest's Linux", build.arg(source).arg(out), &log)?;
-        present(out, &["vmlinux", "bzImage", "System.map"])
+        present(out, &["vmlinux", "bzImage", "System.map", "modules", "unapproved"])
     })
 }
 
-fn initramfs(modules: &Path) -> Result<PathBuf> {
+fn initramfs(kernel: &Path) -> Result<PathBuf> {
     let userland = root().join("tests/userland");
-    let mut key = Key::default().path(&userland)?.path(Path::new("/bin/busybox"))?;
-    if modules.exists() {
-        key = key.path(modules)?;
-    }
+    let key = Key::default().path(&userland)?.path(Path::new("/bin/busybox"))?;
+    let key = key.path(&kernel.join("modules"))?.path(&kernel.join("unapproved"))?;
     cache::entry("initramfs", key, |out| {
         let mut build = Command::new(userland.join("build.sh"));
         let log = cache::directory().join("initramfs.log");
-        step("building the guest's initramfs", build.arg(out).arg(modules), &log)?;
+        step("building the guest's initramfs", build.arg(out).arg(kernel), &log)?;
         present(out, &["initramfs.cpio.gz", "root"])
     })
 }
@@ -122,16 +129,23 @@ pub struct Approved {
     pub list: PathBuf,
 }
 
-/// Approves a kernel, vmlinux or bzImage, by the host tool; for `audit`, as much of it as can be.
-pub fn approve(kernel: &Path, audit: bool) -> Result<Approved> {
+/// Approves a kernel, vmlinux or bzImage, and the modules in a folder, by the host tool; for
+/// `audit`, as much of the kernel as can be.
+pub fn approve(kernel: &Path, modules: Option<&Path>, audit: bool) -> Result<Approved> {
     let tool = tool()?;
     let mode: &[&str] = if audit { &["--audit"] } else { &[] };
-    let key = Key::default().path(&tool)?.path(kernel)?.text(&mode.concat());
+    let mut key = Key::default().path(&tool)?.path(kernel)?.text(&mode.concat());
+    if let Some(modules) = modules {
+        key = key.path(modules)?;
+    }
     let made = cache::entry("approvals", key, |out| {
         let mut approve = Command::new(&tool);
         approve.arg("approve").args(mode).arg("--kernel").arg(kernel);
         approve.arg("--output").arg(out.join("approvals.bin"));
         approve.arg("--vmlinux-out").arg(out.join("vmlinux"));
+        if let Some(modules) = modules {
+            approve.arg("--modules").arg(modules);
+        }
         step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
     })?;
     Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin") })
@@ -139,7 +153,7 @@ pub fn approve(kernel: &Path, audit: bool) -> Result<Approved> {
 
 /// The attack guest.
 pub fn attack_guest() -> Result<Approved> {
-    approve(&bare_metal("attack-guest")?, false)
+    approve(&bare_metal("attack-guest")?, None, false)
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

@@ -48,13 +48,25 @@ pub fn workload_ran(console: &str) -> bool {
     after.contains("secvisor-guest: workload done") && after.lines().any(|line| clean(line.trim()))
 }
 
-/// The kinds of record that an attack of this name must leave.
+/// Whether the approved module worked, before and after its changed copy was tried.
+fn module_worked(console: &str) -> bool {
+    let line = console.lines().find(|line| line.starts_with("evil: the approved module "));
+    line.and_then(|line| field(line, "worked")).and_then(number).is_some_and(|times| times >= 2)
+}
+
+/// The kinds of record that an attack of this name must leave, any of them, the best first.
 fn kinds(name: &str) -> &'static [&'static str] {
     let is = |part| name.contains(part);
-    if is("module") || is("hypercall") {
+    if is("clear") || name == "write-text" {
+        // The text is mapped read-only: what stops the write is that CR0.WP stays on.
+        &["pinned"]
+    } else if is("module") || is("hypercall") {
         &["hypercall"]
     } else if is("write") || is("mem") {
         &["write"]
+    } else if name == "ret2user" {
+        // Without SMEP it faults; where there is SMEP, what stops it is that SMEP stays on.
+        &["kernel-fetch", "pinned"]
     } else {
         &["kernel-fetch"]
     }
@@ -63,13 +75,21 @@ fn kinds(name: &str) -> &'static [&'static str] {
 /// Whether the record is what this attack must leave.
 pub fn explains(attack: &Attack, record: &Record) -> bool {
     kinds(&attack.name).contains(&record.kind.as_str())
-        && (attack.gpa.is_none() || record.gpa == attack.gpa)
+        && (attack.gpa.is_none() || record.kind == "pinned" || record.gpa == attack.gpa)
+}
+
+/// Which of the records is what this attack left.
+fn explained(attack: &Attack, records: &[Record]) -> Option<usize> {
+    kinds(&attack.name).iter().find_map(|kind| {
+        records.iter().position(|record| record.kind == *kind && explains(attack, record))
+    })
 }
 
 /// What one run showed.
 struct Shown {
     attacks: Vec<Attack>,
     records: Vec<Record>,
+    module: bool,
     workload: bool,
 }
 
@@ -95,6 +115,7 @@ fn show(
     Ok(Shown {
         attacks: attacks(&console),
         records: Record::all(&log),
+        module: module_worked(&console),
         workload: workload_ran(&console),
     })
 }
@@ -124,7 +145,7 @@ fn judge(plain: &Shown, guarded: &Shown) -> bool {
     println!("{:<24} {:<16} {:<14} record", "attack", "without", "under SecVisor");
     for attack in &plain.attacks {
         let same = guarded.attacks.iter().find(|other| other.name == attack.name);
-        let found = same.and_then(|s| left.iter().position(|record| explains(s, record)));
+        let found = same.and_then(|attack| explained(attack, &left));
         let record = found.map(|at| left.remove(at));
         let stopped = same.is_some_and(|other| !other.succeeded);
         let good = attack.succeeded && stopped && record.is_some();
@@ -138,12 +159,20 @@ fn judge(plain: &Shown, guarded: &Shown) -> bool {
         let mark = if good { "" } else { "  <- not as it must be" };
         println!("{:<24} {:<16} {under:<14} {told}{mark}", attack.name, word(attack.succeeded));
     }
+    // Most begin by switching the processor's own defences off.
+    let refused = left.extract_if(.., |record| record.kind == "pinned").count();
+    println!("attempts to switch CR0.WP and SMEP off before an attack, refused: {refused}");
     for record in &left {
         println!("no attack explains: {}", record.line);
     }
-    for (what, shown) in [("without SecVisor", plain), ("under SecVisor", guarded)] {
-        println!("workload {what}: {}", if shown.workload { "ran" } else { "DID NOT RUN" });
-        held &= shown.workload;
+    let ways = [("without SecVisor", plain), ("under SecVisor", guarded)];
+    let word = |ran| if ran { "ran" } else { "DID NOT RUN" };
+    for (what, shown) in ways {
+        println!("approved module {what}: {}", word(shown.module));
+    }
+    for (what, shown) in ways {
+        println!("workload {what}: {}", word(shown.workload));
+        held &= shown.workload && shown.module;
     }
     held &= left.is_empty() && plain.records.is_empty();
     println!("{}", if held { "All held." } else { "NOT all held." });
@@ -155,7 +184,8 @@ mod tests {
     use super::*;
 
     const CONSOLE: &str = "evil: exec-data gpa=0x1234 outcome=succeeded\n\
-        evil: write-text gpa=0x1000000 outcome=succeeded\n\
+        evil: write-text-alias gpa=0x1000000 outcome=succeeded\n\
+        evil: the approved module worked=2\n\
         workload: 12 checks passed, 0 failed\nsecvisor-guest: workload done\n";
     const LOG: &str = "secvisor: violation kind=kernel-fetch cpu=0 gpa=0x1234 rip=0x0 cr3=0x0 \
         cpl=0 class=data unit=- count=1 info=0x0\n\
@@ -163,8 +193,8 @@ mod tests {
         unit=- count=2 info=0x0\n";
 
     fn shown(console: &str, log: &str) -> Shown {
-        let workload = workload_ran(console);
-        Shown { attacks: attacks(console), records: Record::all(log), workload }
+        let (module, workload) = (module_worked(console), workload_ran(console));
+        Shown { attacks: attacks(console), records: Record::all(log), module, workload }
     }
 
     #[test]
@@ -178,6 +208,7 @@ mod tests {
         assert!(!judge(&plain(), &shown(&stopped, LOG.lines().next().unwrap_or(""))));
         assert!(!judge(&shown(&stopped, ""), &shown(&stopped, LOG)));
         assert!(!judge(&plain(), &shown(&stopped.replace(" 0 failed", " 1 failed"), LOG)));
+        assert!(!judge(&plain(), &shown(&stopped.replace("worked=2", "worked=1"), LOG)));
         assert!(!judge(&shown("", ""), &shown("", "")));
     }
 }

@@ -71,6 +71,9 @@ pub struct Options {
     /// A kernel of your own: bzImage, or vmlinux without --plain
     #[arg(long, conflicts_with = "demo", value_name = "PATH", value_parser = file)]
     pub kernel: Option<PathBuf>,
+    /// The folder of that kernel's modules, which are all approved
+    #[arg(long, requires = "kernel", value_name = "DIR", value_parser = folder)]
+    pub modules: Option<PathBuf>,
     /// An initial RAM disk of your own
     #[arg(long, value_name = "PATH", value_parser = file)]
     pub initrd: Option<PathBuf>,
@@ -87,6 +90,11 @@ fn file(text: &str) -> std::result::Result<PathBuf, String> {
     path.is_file().then_some(path).ok_or_else(|| "no such file".into())
 }
 
+fn folder(text: &str) -> std::result::Result<PathBuf, String> {
+    let path = caller_path(text.as_ref());
+    path.is_dir().then_some(path).ok_or_else(|| "no such folder".into())
+}
+
 impl Options {
     /// Those of a machine that nothing was asked of.
     pub fn for_tests() -> Self {
@@ -101,6 +109,7 @@ impl Options {
             uefi: false,
             disk: false,
             kernel: None,
+            modules: None,
             initrd: None,
         }
     }
@@ -137,6 +146,7 @@ impl Options {
                 bzimage: None,
                 initrd: initrd.clone(),
                 approvals: PathBuf::new(),
+                modules: None,
             },
             _ => artifacts::guest()?,
         };
@@ -147,9 +157,10 @@ impl Options {
             guest.bzimage = Some(kernel.clone());
             if !self.plain {
                 let audit = self.violation == Some(Violation::Audit);
-                let approved = artifacts::approve(kernel, audit)?;
+                let approved = artifacts::approve(kernel, self.modules.as_deref(), audit)?;
                 (guest.vmlinux, guest.approvals) = (approved.vmlinux, approved.list);
             }
+            guest.modules.clone_from(&self.modules);
         }
         Ok(guest)
     }
@@ -163,12 +174,12 @@ impl Options {
         directory: &Path,
     ) -> Result<Machine> {
         let mut append = format!("console=ttyS0 panic=-1 sv.run={what}");
-        let mut initrd = Some(guest.initrd.clone());
+        let initrd = Some(guest.initrd.clone());
         let mut disk = None;
         if self.disk {
-            append.push_str(" root=/dev/vda rw init=/init");
+            // The initramfs loads what the root file system needs, and goes on from there.
+            append.push_str(" root=/dev/vda");
             disk = Some(artifacts::disk(guest)?);
-            initrd = None;
         }
         if !self.append.is_empty() {
             append = format!("{append} {}", self.append);

@@ -46,10 +46,11 @@ fn work(context: &Context, stock: &Stock, name: &str, plain: bool) -> Result<Run
         bzimage: Some(stock.vmlinuz.clone()),
         initrd: stock::initrd(&context.guest()?.initrd, stock, &directory)?,
         approvals: std::path::PathBuf::new(),
+        modules: None,
     };
     if !plain {
         options.violation = Some(Violation::Audit);
-        let approved = artifacts::approve(&stock.vmlinuz, true)?;
+        let approved = artifacts::approve(&stock.vmlinuz, None, true)?;
         (guest.vmlinux, guest.approvals) = (approved.vmlinux, approved.list);
     }
     let machine = options.machine(context.hypervisor()?, &guest, "shell", &directory)?;
