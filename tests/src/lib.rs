@@ -5,6 +5,8 @@ pub mod bochs;
 pub mod console;
 pub mod elf;
 pub mod iso;
+pub mod module;
+pub mod paging;
 pub mod qemu;
 pub mod record;
 

@@ -7,6 +7,7 @@ mod demo;
 mod lines;
 mod process;
 mod run;
+mod shell;
 mod stock;
 mod suite;
 

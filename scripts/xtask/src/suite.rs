@@ -5,6 +5,7 @@ mod audit;
 mod boot;
 mod host;
 mod linux;
+mod modules;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ const WORKERS: usize = 2;
 pub struct Options {
     /// Run only the tests whose name contains one of these
     names: Vec<String>,
+    /// Ten thousand cycles instead of a hundred where modules come and go
+    #[arg(long)]
+    soak: bool,
     /// Print the names and run nothing
     #[arg(long)]
     list: bool,
@@ -83,9 +87,15 @@ pub struct Context {
     hypervisor: Built<PathBuf>,
     /// Words of the command line, for the test runners that take such.
     names: Vec<String>,
+    soak: bool,
 }
 
 impl Context {
+    /// Whether what is repeated is to be repeated for long.
+    pub fn soak(&self) -> bool {
+        self.soak
+    }
+
     /// The Linux guest.
     pub fn guest(&self) -> Result<&Guest> {
         once(&self.guest, artifacts::guest)
@@ -134,13 +144,14 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(attack::tests());
     guests.extend(linux::tests());
     guests.extend(audit::tests());
+    guests.extend(modules::tests());
     if options.list {
         host.iter().chain(&guests).for_each(|test| println!("{}", test.name));
         return Ok(true);
     }
     host.retain(wanted);
     guests.retain(wanted);
-    let mut context = Context::default();
+    let mut context = Context { soak: options.soak, ..Context::default() };
     if host.is_empty() && guests.is_empty() {
         // Not one of ours: it may be the name of a unit test.
         host.push(host::unit_tests());
