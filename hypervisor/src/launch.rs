@@ -28,10 +28,11 @@ use spin::Mutex;
 
 use crate::hardware::{self, Features};
 use crate::host::paging::{self, Image};
+use crate::host::retire::run_without_launch_code;
 use crate::host::{console, interrupts};
 use crate::machine::{Machine, Ring};
 use crate::memory::{Guest, Launch, Tables};
-use crate::svm::{cpu, vmcb::Segment, world_switch};
+use crate::svm::{cpu, vmcb::Segment};
 use crate::vcpu::Vcpu;
 use crate::{exits, fast, smp};
 
@@ -399,5 +400,5 @@ fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
     cpu::load_hidden_state(&vcpu.vmcb);
     // SAFETY: the VMCB is complete: nested paging on, an ASID that is not 0, the kernel view; GIF
     // is clear.
-    unsafe { world_switch::start(vcpu, fast, exits::slow) }
+    unsafe { run_without_launch_code(vcpu, fast, exits::slow) }
 }

@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod code;
 mod exits;
 mod fast;
 mod hardware;

@@ -8,8 +8,6 @@ use policy::address::Gpa;
 use policy::frame::FrameClass;
 use policy::nested::TableMemory;
 
-use crate::svm::cpu;
-
 mod launch;
 
 pub use launch::Launch;
@@ -103,27 +101,5 @@ impl Guest {
             *byte = unsafe { (gpa.0 as *const u8).add(offset).read_volatile() };
         }
         count
-    }
-
-    /// Writes INT3 from `gpa` on, as far as the frame and `length` reach, through to memory;
-    /// returns how many bytes, 0 where the guest has no RAM.
-    pub fn fill(&self, gpa: Gpa, length: usize) -> usize {
-        if !self.is_ram(gpa) {
-            return 0;
-        }
-        let count = length.min((PAGE_SIZE - gpa.0 % PAGE_SIZE) as usize);
-        // SAFETY: the bytes lie in one frame, which is RAM and which nothing in SecVisor refers to.
-        unsafe { core::ptr::write_bytes(gpa.0 as *mut u8, 0xCC, count) };
-        self.write_back(gpa.frame() as u32);
-        count
-    }
-
-    /// Makes memory and all caches agree on a frame's contents, whatever type an alias of the
-    /// guest's has (APM vol. 2, 7.4).
-    pub fn write_back(&self, frame: u32) {
-        let start = u64::from(frame) * PAGE_SIZE;
-        if self.is_ram(Gpa(start)) {
-            cpu::flush_cache_lines(start, PAGE_SIZE);
-        }
     }
 }

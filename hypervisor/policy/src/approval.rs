@@ -33,8 +33,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::PAGE_SIZE;
-use crate::address::{Gpa, Gva, PhysicalRange};
+use crate::address::Gpa;
 
 mod check;
 mod kernel;
@@ -43,6 +42,7 @@ mod module;
 pub(crate) mod tests;
 
 pub use check::ListError;
+pub use kernel::{Architecture, CodeRange};
 pub use module::{Base, Field, Module, Relocation, Section};
 
 /// First bytes of every approval list.
@@ -67,26 +67,6 @@ pub const NAME_BYTES: usize = 32;
 pub const MAX_RANGES: u32 = 16;
 /// Most modules that a list may hold: their numbers in relocations have 16 bits.
 pub const MAX_MODULES: u32 = 1 << 16;
-/// The processor mode that the kernel is made for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Architecture {
-    /// 32-bit protected mode (`EM_386`).
-    I386 = 3,
-    /// Long mode (`EM_X86_64`).
-    X86_64 = 62,
-}
-
-impl Architecture {
-    /// The name in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::I386 => "i386",
-            Self::X86_64 => "x86_64",
-        }
-    }
-}
-
 /// A broken rule and the value that breaks it.
 #[derive(Debug)]
 struct Fault(&'static str, u64);
@@ -139,67 +119,17 @@ pub struct ApprovalList<'a> {
 }
 
 impl<'a> ApprovalList<'a> {
-    /// What the kernel is made for.
-    pub fn architecture(&self) -> Architecture {
-        self.architecture
-    }
-
-    /// The kernel's physical entry point, inside one of its ranges.
-    pub fn entry(&self) -> Gpa {
-        self.entry
-    }
-
     /// The virtual addresses that modules may lie at; empty if there are none.
     pub fn window(&self) -> Range<u64> {
         self.window.0..self.window.1
     }
 
-    /// The kernel's code, by ascending physical address.
-    pub fn kernel_ranges(&self) -> impl Iterator<Item = CodeRange<'a>> + Clone + use<'a> {
-        self.ranges.iter().filter_map(|record| CodeRange::decode(record).ok())
-    }
-}
-
-/// A range of kernel code: a section of vmlinux and the frames that it fills.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CodeRange<'a> {
-    /// The section's name.
-    pub name: &'a str,
-    /// Its frames, whole ones.
-    pub physical: PhysicalRange,
-    /// The bytes that the section fills, from the start; these are hashed.
-    pub filled: u64,
-    /// Where the kernel runs it.
-    pub virtual_start: Gva,
-    /// Whether it is init code, which may be released once.
-    pub init: bool,
-    /// SHA-256 of the filled bytes.
-    pub sha256: [u8; 32],
-}
-
-impl<'a> CodeRange<'a> {
-    fn decode(record: &'a [u8; RANGE_BYTES]) -> Result<Self, Fault> {
-        let mut fields = Fields(record);
-        let name = fields.name::<NAME_BYTES>()?;
-        let [start, filled, virtual_start, flags] = core::array::from_fn(|_| fields.u64());
-        require(start.is_multiple_of(PAGE_SIZE), "physical start not on a page border", start)?;
-        let aligned = virtual_start.is_multiple_of(PAGE_SIZE);
-        require(aligned, "virtual start not on a page border", virtual_start)?;
-        require(flags <= 1, "unknown flags", flags)?;
-        let physical = PhysicalRange::new(start, filled).and_then(PhysicalRange::grow_to_frames);
-        Ok(Self {
-            name,
-            physical: physical.ok_or(Fault("range empty or past the last address", filled))?,
-            filled,
-            virtual_start: Gva(virtual_start),
-            init: flags == 1,
-            sha256: *fields.bytes(),
-        })
-    }
-
-    /// One past the last virtual address of its pages.
-    pub fn virtual_end(&self) -> Gva {
-        Gva(self.virtual_start.0.saturating_add(self.physical.length()))
+    /// Name of the kernel's range with this number, and whether it is init code.
+    pub fn kernel_range(&self, number: usize) -> Option<(&'a str, bool)> {
+        let mut fields = Fields(self.ranges.get(number)?);
+        let name = fields.name::<NAME_BYTES>().ok()?;
+        let [_, _, _, flags] = core::array::from_fn(|_| fields.u64());
+        Some((name, flags == 1))
     }
 }
 

@@ -100,15 +100,6 @@ impl FrameClass {
         }
     }
 
-    /// What devices may do with a frame of this class by DMA. I/O page tables derive from this.
-    pub const fn dma(self) -> Access {
-        match self {
-            Self::Approved | Self::Pending => Access::R,
-            Self::Data => Access::RW,
-            Self::Device | Self::Guarded | Self::Hidden => Access::NONE,
-        }
-    }
-
     /// The name in violation records.
     pub const fn name(self) -> &'static str {
         match self {
@@ -137,7 +128,6 @@ mod tests {
         for class in FrameClass::ALL {
             if class.access(View::Kernel).execute {
                 assert!(View::ALL.iter().all(|&view| !class.access(view).write), "{class}");
-                assert!(!class.dma().write, "{class}");
             }
         }
     }
@@ -165,7 +155,6 @@ mod tests {
             let class = FrameClass::from_byte(byte);
             assert_eq!(class.access(View::Kernel), Access::NONE);
             assert_eq!(class.access(View::User), Access::NONE);
-            assert_eq!(class.dma(), Access::NONE);
         }
     }
 

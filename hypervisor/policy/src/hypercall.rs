@@ -131,6 +131,11 @@ impl Unit {
         Ok(Self { kind, core: region(8)?, init: region(24)?, name })
     }
 
+    /// The region that its kind means.
+    pub const fn region(&self) -> Region {
+        if matches!(self.kind, UnitKind::ModuleCore) { self.core } else { self.init }
+    }
+
     /// The name as text; `?` if it is not plain text.
     pub fn name(&self) -> &str {
         plain_text(&self.name).unwrap_or("?")

@@ -2,6 +2,10 @@
 //!
 //! One table, an allow list: a register that is not in it cannot be written.
 
+mod map;
+
+pub use map::{MAP_BYTES, fill_map};
+
 /// What a guest's access to a register does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
@@ -76,32 +80,6 @@ pub fn rule(msr: u32) -> Rule {
     row.map_or(Rule::ReadOnly, |row| row.2)
 }
 
-/// Size of the permission map, in bytes (APM vol. 2, 15.11).
-pub const MAP_BYTES: usize = 8192;
-
-/// The permission map that follows from the table: two bits per register (read, write) for each
-/// of the three ranges that it covers; accesses outside always exit.
-pub fn fill_map(map: &mut [u8; MAP_BYTES]) {
-    for (slot, base) in map.chunks_mut(2048).zip([0, 0xC000_0000, 0xC001_0000, u32::MAX]) {
-        for (registers, byte) in slot.iter_mut().enumerate() {
-            *byte = (0..4u32).fold(0, |bits, index| {
-                let register = (registers as u32).wrapping_mul(4).wrapping_add(index);
-                let exits = if base == u32::MAX { 3 } else { exits(base | register) };
-                bits | exits << index.wrapping_mul(2)
-            });
-        }
-    }
-}
-
-/// Bit 0: reads exit; bit 1: writes exit.
-fn exits(msr: u32) -> u8 {
-    match rule(msr) {
-        Rule::Pass => 0,
-        Rule::Checked | Rule::Ignored | Rule::ReadOnly => 2,
-        Rule::Shadowed | Rule::Absent => 3,
-    }
-}
-
 /// System call extensions.
 pub const SCE: u64 = 1;
 const LME: u64 = 1 << 8;
@@ -137,6 +115,7 @@ pub const fn is_canonical(address: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::map::exits;
     use super::*;
 
     #[test]

@@ -4,6 +4,8 @@
 //! is, an IOMMU where its registers are; all of it from register 40h on. Those functions lie on
 //! bus 0 and are found at launch by their class.
 
+mod find;
+
 /// Registers that every function has, base addresses and command among them: the guest's.
 const HEADER_BYTES: u16 = 0x40;
 /// Interrupt routing of ISA bridges, which kernels set up.
@@ -19,15 +21,6 @@ enum Role {
     GuardedButForRouting,
 }
 
-/// The role of a class: base class and subclass, the high half of register 8.
-const fn role(class: u16) -> Role {
-    match class {
-        0x0600 | 0x0680 | 0x0806 => Role::Guarded,
-        0x0601 => Role::GuardedButForRouting,
-        _ => Role::Ordinary,
-    }
-}
-
 /// The functions of bus 0 whose configuration is guarded.
 #[derive(Clone, Debug)]
 pub struct Guarded {
@@ -36,22 +29,6 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Asks for the class of every function of bus 0: `class` gets device times 8 plus function
-    /// and gives base class and subclass, FFFFh where there is none.
-    pub fn find(class: impl Fn(u8) -> u16) -> Self {
-        let mut roles = [Role::Ordinary; 256];
-        for (slot, function) in roles.iter_mut().zip(0..=u8::MAX) {
-            *slot = role(class(function));
-        }
-        Self { roles }
-    }
-
-    /// The guarded functions, device times 8 plus function.
-    pub fn functions(&self) -> impl Iterator<Item = u8> + '_ {
-        let numbered = self.roles.iter().zip(0..=u8::MAX);
-        numbered.filter(|(role, _)| **role != Role::Ordinary).map(|(_, function)| function)
-    }
-
     /// Whether `size` bytes may be written `lane` bytes behind the register that `address`, as
     /// written to port CF8h, names.
     pub fn write_allowed(&self, address: u32, lane: u16, size: u8) -> bool {

@@ -3,13 +3,9 @@
 //! A unit is a code section of the kernel, approved at launch, or a module's code in one region.
 //! The list says how many there can be and how large each is: room for all is reserved at launch.
 
-use core::fmt;
-
-use sha2::{Digest, Sha256};
-
 use crate::PAGE_SIZE;
 use crate::address::{Gpa, Gva};
-use crate::approval::{ApprovalList, Base, Hex, Mismatch, Module};
+use crate::approval::{ApprovalList, Module};
 use crate::flush::FlushDuty;
 use crate::frame::FrameClass;
 use crate::hypercall::{Error, Unit, UnitKind};
@@ -17,8 +13,14 @@ use crate::nested::{Nested, TableMemory};
 use crate::violation::UNIT_NAME_BYTES;
 
 mod build;
+mod name;
+mod refused;
 #[cfg(test)]
 mod tests;
+mod verify;
+
+pub use refused::Refused;
+use refused::refused;
 
 /// The guest's memory, as verification needs it.
 pub trait CodeMemory {
@@ -66,41 +68,6 @@ pub struct Units<'a> {
     slots: &'a mut [Slot],
     /// The frames of each unit, in the order of its pages.
     frames: &'a mut [u32],
-}
-
-/// Why a unit was not approved.
-#[derive(Debug)]
-pub struct Refused<'a> {
-    /// What the guest is told.
-    pub error: Error,
-    reason: Reason<'a>,
-}
-
-#[derive(Debug)]
-enum Reason<'a> {
-    Value(&'static str, u64),
-    Missing(&'a str),
-    Hash(Mismatch<'a>),
-    Field { section: &'a str, offset: u32, width: usize, expected: [u8; 8], found: [u8; 8] },
-}
-
-impl fmt::Display for Refused<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            Reason::Value(what, value) => write!(f, "{what}: {value:#x}"),
-            Reason::Missing(module) => write!(f, "it needs {module}, which is not approved now"),
-            Reason::Hash(mismatch) => mismatch.fmt(f),
-            Reason::Field { section, offset, width, expected, found } => {
-                let [expected, found] =
-                    [expected, found].map(|b| Hex(b.get(..*width).unwrap_or(b)));
-                write!(f, "{section}+{offset:#x}: expected {expected}, found {found}")
-            }
-        }
-    }
-}
-
-fn refused<'a>(error: Error, what: &'static str, value: u64) -> Refused<'a> {
-    Refused { error, reason: Reason::Value(what, value) }
 }
 
 /// A module's region that the guest asks to be approved, at the bases that it chose.
@@ -159,7 +126,7 @@ impl<'a> Units<'a> {
             None => self.verify(&request, frames, memory),
         };
         if verified.is_ok() {
-            fill_gaps(&request, slot, frames, memory);
+            verify::fill_gaps(&request, slot, frames, memory);
         }
         let class = if verified.is_ok() { FrameClass::Approved } else { FrameClass::Data };
         let duty = set_all(nested, frames.get(..protected).unwrap_or_default(), class);
@@ -173,16 +140,11 @@ impl<'a> Units<'a> {
 
     /// Checks all of a descriptor that can be checked without the guest's memory.
     fn request(&self, unit: &Unit) -> Result<Request<'a>, Refused<'a>> {
-        let (init, region) = match unit.kind {
-            UnitKind::ModuleCore => (false, unit.core),
-            UnitKind::ModuleInit | UnitKind::KernelInit => (true, unit.init),
-        };
-        let module = match unit.kind {
-            UnitKind::KernelInit => None,
-            _ => self.list.find_module(unit.name()),
-        };
+        let (init, region) = (unit.kind != UnitKind::ModuleCore, unit.region());
+        // The kernel's own code was approved at launch, and comes no second time.
+        let name = if unit.kind == UnitKind::KernelInit { "" } else { unit.name() };
         let unknown = refused(Error::NotPermitted, "not on the approval list, base", region.base);
-        let module = module.ok_or(unknown)?;
+        let module = self.list.find_module(name).ok_or(unknown)?;
         let slot = self.slot(module.number, init);
         if slot.pages == 0 || slot.size() != region.size {
             return Err(refused(Error::Invalid, "not the size that the list says", region.size));
@@ -206,61 +168,6 @@ impl<'a> Units<'a> {
         Ok(Request { module, init, core_base: unit.core.base, init_base: unit.init.base })
     }
 
-    /// Compares protected code with the list: relocated fields one by one, all else by its hash.
-    fn verify(
-        &self,
-        request: &Request<'a>,
-        frames: &[u32],
-        memory: &impl CodeMemory,
-    ) -> Result<(), Refused<'a>> {
-        for section in request.module.region(request.init) {
-            let mut hash = Sha256::new();
-            let mut at = section.offset;
-            for relocation in section.relocations() {
-                let field = section.offset.saturating_add(relocation.offset);
-                hash_until(&mut hash, at, field, frames, memory);
-                let width = relocation.field.width();
-                let mut found = [0; 8];
-                read(field, found.get_mut(..width).unwrap_or_default(), frames, memory);
-                let base = self.base(request, relocation.base)?;
-                let place = request.base().saturating_add(field.into());
-                let unfit =
-                    refused(Error::NotPermitted, "out of reach is what is needed at", place);
-                let expected = relocation.bytes(base, place).ok_or(unfit)?;
-                if found != expected {
-                    let (section, offset) = (section.name, relocation.offset);
-                    let reason = Reason::Field { section, offset, width, expected, found };
-                    return Err(Refused { error: Error::NotPermitted, reason });
-                }
-                hash.update([0; 8].get(..width).unwrap_or_default());
-                at = field.saturating_add(width as u32);
-            }
-            hash_until(&mut hash, at, section.end(), frames, memory);
-            let (name, expected, found) = (section.name, section.sha256, hash.finalize().into());
-            if found != expected {
-                let reason = Reason::Hash(Mismatch { name, expected, found });
-                return Err(Refused { error: Error::NotPermitted, reason });
-            }
-        }
-        Ok(())
-    }
-
-    /// Where what a relocation counts from lies.
-    fn base(&self, request: &Request<'a>, base: Base) -> Result<u64, Refused<'a>> {
-        let own = request.module.number;
-        let (base, module) = match base {
-            Base::Kernel => return Ok(0),
-            Base::Init => (request.init_base, own),
-            Base::Core(number) if usize::from(number) == own => (request.core_base, own),
-            Base::Core(number) => (self.slot(number.into(), false).base, number.into()),
-        };
-        if base != 0 {
-            return Ok(base);
-        }
-        let name = self.list.module(module).map_or("?", |module| module.name);
-        Err(Refused { error: Error::NoEntry, reason: Reason::Missing(name) })
-    }
-
     /// Gives an approved unit's frames back as data: a module's region, or the kernel's init code.
     /// Its base says which; its name, for the log.
     ///
@@ -272,14 +179,11 @@ impl<'a> Units<'a> {
         nested: &mut Nested<'_, M>,
         memory: &mut impl CodeMemory,
     ) -> Result<[u8; UNIT_NAME_BYTES], Error> {
-        let region = if unit.kind == UnitKind::ModuleCore { unit.core } else { unit.init };
+        let region = unit.region();
         let index = self.slots.iter().position(|it| it.base != 0 && it.base == region.base);
-        let index = index.filter(|&index| {
-            let mut ranges = self.list.kernel_ranges();
-            match unit.kind {
-                UnitKind::KernelInit => ranges.nth(index).is_some_and(|range| range.init),
-                _ => index >= self.kernel,
-            }
+        let index = index.filter(|&index| match unit.kind {
+            UnitKind::KernelInit => self.list.kernel_range(index).is_some_and(|(_, init)| init),
+            _ => index >= self.kernel,
         });
         let index = index.ok_or(Error::NoEntry)?;
         let slot = self.slots.get(index).copied().unwrap_or_default();
@@ -297,32 +201,6 @@ impl<'a> Units<'a> {
         }
         Ok(name)
     }
-
-    /// The name of the approved unit nearest to `rip`, as `kernel/.text` or `fat/core`.
-    pub fn nearest(&self, rip: Gva) -> [u8; UNIT_NAME_BYTES] {
-        let distance = |slot: &Slot| {
-            let below = slot.base.saturating_sub(rip.0);
-            below.max(rip.0.saturating_sub(slot.end().saturating_sub(1)))
-        };
-        let approved = self.slots.iter().enumerate().filter(|(_, slot)| slot.base != 0);
-        let nearest = approved.min_by_key(|(_, slot)| distance(slot));
-        nearest.map_or([0; UNIT_NAME_BYTES], |(index, _)| self.name(index))
-    }
-
-    fn name(&self, index: usize) -> [u8; UNIT_NAME_BYTES] {
-        let (owner, part) = match index.checked_sub(self.kernel) {
-            None => ("kernel", self.list.kernel_ranges().nth(index).map(|range| range.name)),
-            Some(region) => {
-                let module = self.list.module(region / 2);
-                let part = if region % 2 == 0 { "core" } else { "init" };
-                (module.map_or("?", |module| module.name), Some(part))
-            }
-        };
-        let mut name = [0; UNIT_NAME_BYTES];
-        let bytes = owner.bytes().chain(*b"/").chain(part.unwrap_or_default().bytes());
-        name.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
-        name
-    }
 }
 
 /// Makes data Pending, up to the first frame that is no data, as one that comes a second time is
@@ -331,11 +209,8 @@ fn protect<M: TableMemory>(nested: &mut Nested<'_, M>, frames: &[u32]) -> (Flush
     let mut duty = FlushDuty::new(false);
     for (done, &frame) in frames.iter().enumerate() {
         let data = nested.class(frame.into()) == FrameClass::Data;
-        let Some(next) =
-            data.then(|| nested.set_class(frame.into(), FrameClass::Pending)).flatten()
-        else {
-            return (duty, done);
-        };
+        let next = if data { nested.set_class(frame.into(), FrameClass::Pending) } else { None };
+        let Some(next) = next else { return (duty, done) };
         duty = duty.and(next);
     }
     (duty, frames.len())
@@ -349,45 +224,4 @@ fn set_all<M: TableMemory>(
 ) -> FlushDuty {
     let duties = frames.iter().filter_map(|&frame| nested.set_class(frame.into(), class));
     duties.fold(FlushDuty::new(false), FlushDuty::and)
-}
-
-/// Where the byte at `offset` of a region with these frames lies.
-fn place(frames: &[u32], offset: u32) -> Option<Gpa> {
-    let frame = u64::from(*frames.get(Gpa(offset.into()).frame() as usize)?);
-    Some(Gpa(frame.saturating_mul(PAGE_SIZE) | (u64::from(offset) % PAGE_SIZE)))
-}
-
-/// Reads from `offset` of the region on. What cannot be read stays as it is.
-fn read(mut offset: u32, mut to: &mut [u8], frames: &[u32], memory: &impl CodeMemory) {
-    while let Some(gpa) = place(frames, offset).filter(|_| !to.is_empty()) {
-        let count = memory.read(gpa, to);
-        to = to.split_at_mut_checked(count).map_or(&mut [], |(_, rest)| rest);
-        offset = offset.saturating_add(count as u32);
-    }
-}
-
-fn hash_until(hash: &mut Sha256, at: u32, end: u32, frames: &[u32], memory: &impl CodeMemory) {
-    let mut at = at;
-    while at < end {
-        let mut piece = [0; 64];
-        let length = end.saturating_sub(at).min(piece.len() as u32);
-        let bytes = piece.get_mut(..length as usize).unwrap_or_default();
-        read(at, bytes, frames, memory);
-        hash.update(bytes);
-        at = at.saturating_add(length);
-    }
-}
-
-/// Makes what no section fills INT3: an approved page is approved in every byte.
-fn fill_gaps(request: &Request<'_>, slot: Slot, frames: &[u32], memory: &mut impl CodeMemory) {
-    let mut at = 0;
-    let sections =
-        request.module.region(request.init).map(|section| (section.offset, section.end()));
-    for (gap_end, next) in sections.chain([(slot.size() as u32, u32::MAX)]) {
-        while let Some(gpa) = place(frames, at).filter(|_| at < gap_end) {
-            let filled = memory.fill(gpa, gap_end.saturating_sub(at) as usize);
-            at = at.saturating_add(filled as u32);
-        }
-        at = next;
-    }
 }

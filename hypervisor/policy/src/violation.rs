@@ -40,23 +40,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 13] = [
-        Self::KernelFetch,
-        Self::UserFetch,
-        Self::Write,
-        Self::Read,
-        Self::Msr,
-        Self::Port,
-        Self::Init,
-        Self::Sleep,
-        Self::Hypercall,
-        Self::TaskSwitch,
-        Self::Unknown,
-        Self::Shutdown,
-        Self::Pinned,
-    ];
-
     /// The name in records.
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,14 +3,13 @@
 use core::sync::atomic::Ordering;
 
 use policy::address::{Gpa, Gva};
-use policy::flush::FlushDuty;
 use policy::hypercall::{
     APPROVE_CODE, Error, Operation, SET_KERNEL_MODE, UNIT_BYTES, Unit, UnitKind,
 };
-use policy::units::CodeMemory;
 use policy::violation::{Action, Kind, plain_text};
 
 use super::{INVALID_OPCODE, Resume, violation};
+use crate::code::Code;
 use crate::machine::Refusal;
 use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
@@ -59,37 +58,11 @@ fn approve_code(vcpu: &mut Vcpu) -> Result<(), Error> {
         return Ok(());
     };
     log::warn!("secvisor: refused module {}/{part}: {refused}", unit.name());
-    let base = if unit.kind == UnitKind::ModuleCore { unit.core.base } else { unit.init.base };
+    let base = unit.region().base;
     let gpa = vcpu.translate(Gva(base));
     violation::record(vcpu, Refusal { kind: Kind::Hypercall, gpa, info: base });
-    match machine.options.violation {
-        // The module runs on: each of its pages becomes approved when it is first entered.
-        Action::Audit => Ok(()),
-        _ => Err(refused.error),
-    }
-}
-
-/// The guest's code as this processor sees it.
-struct Code<'a>(&'a mut Vcpu);
-
-impl CodeMemory for Code<'_> {
-    fn translate(&self, gva: Gva) -> Option<Gpa> {
-        self.0.translate(gva)
-    }
-
-    fn settle(&mut self, duty: FlushDuty, frames: &[u32]) {
-        // One processor runs guest code; it flushes before it runs any again.
-        duty.discharge(|| self.0.flush_owed = true);
-        frames.iter().for_each(|&frame| self.0.guest().write_back(frame));
-    }
-
-    fn read(&self, gpa: Gpa, to: &mut [u8]) -> usize {
-        self.0.guest().copy(gpa, to)
-    }
-
-    fn fill(&mut self, gpa: Gpa, length: usize) -> usize {
-        self.0.guest().fill(gpa, length)
-    }
+    // In audit the module runs on: each of its pages becomes approved when it is first entered.
+    if machine.options.violation == Action::Audit { Ok(()) } else { Err(refused.error) }
 }
 
 /// Copies the descriptor out of the guest's memory, word by word, and parses the copy.

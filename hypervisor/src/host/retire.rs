@@ -3,6 +3,9 @@
 
 use x86_64::registers::control::Cr3;
 
+use crate::svm::world_switch;
+use crate::vcpu::Vcpu;
+
 unsafe extern "C" {
     static launch_start: u8;
     static launch_end: u8;
@@ -10,11 +13,17 @@ unsafe extern "C" {
 
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
-/// Unmaps the code that the linker script sets apart for the launch, on this processor for good.
+/// Unmaps the code that the linker script sets apart for the launch, on this processor for good,
+/// and runs the guest.
 ///
 /// # Safety
-/// The caller must not lie in that code and never return to it.
-pub unsafe fn retire_launch_code() {
+/// As for [`world_switch::run`].
+#[inline(never)]
+pub unsafe extern "C" fn run_without_launch_code(
+    vcpu: *mut Vcpu,
+    fast: unsafe extern "C" fn(*mut Vcpu) -> *mut Vcpu,
+    slow: unsafe extern "C" fn(*mut Vcpu),
+) -> ! {
     let (root, flags) = Cr3::read();
     let pages = &raw const launch_start as u64..&raw const launch_end as u64;
     for page in pages.step_by(4096) {
@@ -23,11 +32,13 @@ pub unsafe fn retire_launch_code() {
             // SAFETY: the tables map memory one to one, and the image by pages of 4 KiB.
             table = unsafe { *entry(table, page, shift) } & ADDRESS;
         }
-        // SAFETY: as above; nothing refers to the page any more.
+        // SAFETY: as above; this function is no part of that code and does not return to it.
         unsafe { entry(table, page, 12).write_volatile(0) };
     }
     // SAFETY: the same tables; this flushes what was cached of them.
     unsafe { Cr3::write(root, flags) };
+    // SAFETY: by the caller's promise.
+    unsafe { world_switch::run(vcpu, fast, slow) }
 }
 
 fn entry(table: u64, page: u64, shift: u32) -> *mut u64 {

@@ -13,7 +13,6 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use crate::host::retire::retire_launch_code;
 use crate::vcpu::{Registers, Vcpu};
 
 macro_rules! at {
@@ -22,29 +21,13 @@ macro_rules! at {
     };
 }
 
-/// Forgets the launch and runs the guest for good.
-///
-/// # Safety
-/// As for [`run`].
-#[inline(never)]
-pub unsafe extern "C" fn start(
-    vcpu: *mut Vcpu,
-    fast: unsafe extern "C" fn(*mut Vcpu) -> *mut Vcpu,
-    slow: unsafe extern "C" fn(*mut Vcpu),
-) -> ! {
-    // SAFETY: this function is no part of the launch and does not return.
-    unsafe { retire_launch_code() };
-    // SAFETY: by the caller's promise.
-    unsafe { run(vcpu, fast, slow) }
-}
-
 /// Runs the guest for good: `fast` sees every exit first and returns the vCPU if it is done, null
 /// if `slow` must see it, with all registers stored.
 ///
 /// # Safety
 /// The VMCB must be complete and hold a state that keeps the guarantee; GIF must be clear.
 #[unsafe(naked)]
-unsafe extern "C" fn run(
+pub unsafe extern "C" fn run(
     vcpu: *mut Vcpu,
     fast: unsafe extern "C" fn(*mut Vcpu) -> *mut Vcpu,
     slow: unsafe extern "C" fn(*mut Vcpu),

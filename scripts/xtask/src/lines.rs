@@ -8,19 +8,20 @@ use harness::Result;
 use crate::process::root;
 
 /// Parts, with what they are.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
     ("boot", "boot, gone after launch"),
     ("paper", "runtime: what the paper's runtime did"),
+    ("verify", "runtime: exact verification of modules"),
     ("further", "runtime: further"),
     ("guest", "guest kernels and interface"),
     ("host", "host tools and scripts"),
     ("tests", "tests"),
 ];
-const RUNTIME: [&str; 2] = ["paper", "further"];
+const RUNTIME: [&str; 3] = ["paper", "verify", "further"];
 /// Budget of the paper-equivalent part: the paper's own runtime.
 pub const PAPER_BUDGET: usize = 1112;
-/// Budget of everything that runs after launch.
-pub const RUNTIME_BUDGET: usize = 3000;
+/// Budget of everything that runs after launch, exact verification of modules included.
+pub const RUNTIME_BUDGET: usize = 3400;
 const SOURCES: [&str; 8] = ["rs", "s", "S", "c", "h", "ld", "sh", "py"];
 
 /// Each source file's part and lines.
@@ -38,7 +39,7 @@ impl Lines {
 
     /// Lines of all that runs after launch.
     pub fn runtime(&self) -> usize {
-        self.paper() + self.of("further")
+        RUNTIME.iter().map(|part| self.of(part)).sum()
     }
 }
 

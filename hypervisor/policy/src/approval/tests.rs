@@ -1,4 +1,6 @@
 use super::*;
+use crate::PAGE_SIZE;
+use crate::address::{Gva, PhysicalRange};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

@@ -4,6 +4,25 @@ use super::{ABSENT, ABSENT_CLASS, Action, Kind, RECORD_BYTES, Violation, checksu
 use crate::address::{Gpa, Gva};
 use crate::frame::FrameClass;
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::KernelFetch,
+        Self::UserFetch,
+        Self::Write,
+        Self::Read,
+        Self::Msr,
+        Self::Port,
+        Self::Init,
+        Self::Sleep,
+        Self::Hypercall,
+        Self::TaskSwitch,
+        Self::Unknown,
+        Self::Shutdown,
+        Self::Pinned,
+    ];
+}
+
 impl Violation {
     /// Reads a record back; `None` for bytes that are none.
     pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
