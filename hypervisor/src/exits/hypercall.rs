@@ -6,6 +6,7 @@ use policy::address::{Gpa, Gva};
 use policy::hypercall::{
     APPROVE_CODE, Error, Operation, SET_KERNEL_MODE, UNIT_BYTES, Unit, UnitKind,
 };
+use policy::msr;
 use policy::violation::{Action, Kind, plain_text};
 
 use super::{INVALID_OPCODE, Resume, violation};
@@ -74,7 +75,9 @@ fn read_unit(vcpu: &Vcpu) -> Result<Unit, Error> {
     let mut bytes = [0; UNIT_BYTES];
     for (index, slot) in bytes.chunks_exact_mut(8).enumerate() {
         let gva = Gva(address.wrapping_add(index as u64 * 8));
-        let word = vcpu.translate(gva).and_then(|gpa: Gpa| vcpu.guest().read(gpa));
+        // The walk does not look at what is above bit 47.
+        let gpa = vcpu.translate(gva).filter(|_| msr::is_canonical(gva.0));
+        let word = gpa.and_then(|gpa: Gpa| vcpu.guest().read(gpa));
         slot.copy_from_slice(&word.ok_or(Error::Fault)?.to_le_bytes());
     }
     Unit::parse(&bytes)
