@@ -1,4 +1,10 @@
-//! Links the guest at its fixed address.
+//! Links the guest at its fixed address and assembles the kernel modules that it carries.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+const MODULES: [&str; 3] = ["alpha", "beta", "gamma"];
 
 fn main() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/linker.ld");
@@ -7,4 +13,20 @@ fn main() {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
     println!("cargo:rustc-link-arg-bins={script}");
+
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/modules");
+    println!("cargo:rerun-if-changed={sources}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // Beside the guest itself, below PROFILE/build/NAME/out, for the tool that approves both.
+    let beside = out.ancestors().nth(3).expect("cargo's folders").join("attack-modules");
+    fs::create_dir_all(&beside).expect("the folder for modules");
+    for name in MODULES {
+        let module = out.join(name).with_extension("ko");
+        let mut assemble = Command::new("gcc");
+        assemble.args(["-c", "-x", "assembler", "-I", sources, "-o"]).arg(&module);
+        assemble.arg(format!("{sources}/{name}.s"));
+        let status = assemble.status().expect("gcc, which scripts/setup.sh installs");
+        assert!(status.success(), "gcc could not assemble the module {name}");
+        fs::copy(&module, beside.join(name).with_extension("ko")).expect("the module's copy");
+    }
 }

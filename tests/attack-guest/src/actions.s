@@ -66,6 +66,81 @@ load_cr3_and_mark:
     mov cr3, rdx
     ret
 
+# ---- what modules call ------------------------------------------------------------------------
+.balign 16
+.globl mod_kernel_add, __ksymtab_mod_kernel_add, __ksymtab_mod_kernel_word
+.set __ksymtab_mod_kernel_add, mod_kernel_add
+.set __ksymtab_mod_kernel_word, mod_kernel_word
+mod_kernel_add:
+    add rbx, 0x300
+    ret
+    .balign 16, 0xcc
+    ret                             # where a call that is aimed too far ends
+
+# What runs once, before the kernel gives its memory away.
+.section .init.text, "ax"
+.globl init_code
+init_code:
+    ret
+.text
+
+# ---- control registers ------------------------------------------------------------------------
+# RDI goes to the register by way of each general-purpose register in turn.
+.macro control_register_writer number, register
+    .balign 64, 0xcc
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov [rip + user_rsp], rsp
+    mov \register, rdi
+    mov cr\number, \register
+    mov rsp, [rip + user_rsp]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+.endm
+.globl cr0_writers, cr4_writers
+    .balign 64, 0xcc
+cr0_writers:
+.irp register, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+    control_register_writer 0, \register
+.endr
+    .balign 64, 0xcc
+cr4_writers:
+.irp register, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+    control_register_writer 4, \register
+.endr
+
+# Writes RDI to CR0 or CR4, counts that in `passed`, and undoes it at once. Without paging long mode
+# is left: the bytes in between mean the same in 64-bit and in 32-bit code.
+.macro in_between number
+    mov rax, rdi
+    mov rcx, cr\number
+    mov edi, offset passed
+    mov cr\number, rax
+    .byte 0xff, 0x07                # inc dword ptr [rdi], or [edi]
+    .byte 0x0f, 0x22, 0xc1 | \number << 3  # mov cr, rcx or ecx
+.endm
+.balign 16
+.globl cr0_in_between, cr4_in_between
+cr0_in_between:
+    in_between 0
+    .byte 0xea                      # a far jump from compatibility mode, spelled out
+    .long 1f
+    .short KCS
+1:  ret
+.balign 16
+cr4_in_between:
+    in_between 4
+    ret
+
 # ---- what the benchmark's user mode enters ----------------------------------------------------
 .balign 16
 .globl bench_syscall

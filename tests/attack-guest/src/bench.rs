@@ -2,6 +2,7 @@
 
 use crate::cpu;
 use crate::devices;
+use crate::lock;
 use crate::memory;
 use crate::say;
 use crate::tables;
@@ -30,6 +31,8 @@ pub fn run() {
         });
     }
     interrupts();
+    lock::engage();
+    kernel("cr4-locked", || cpu::write_cr4(cpu::cr4() ^ lock::CR4_PGE));
     tables::reset();
 }
 

@@ -6,7 +6,7 @@ use crate::say;
 use crate::trap::symbol;
 
 const MULTIBOOT2: u64 = 0x36D7_6289;
-const LINE_BYTES: usize = 2048;
+const LINE_BYTES: usize = 4096;
 
 /// What this run is to do.
 pub struct Options {

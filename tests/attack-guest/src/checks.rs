@@ -5,6 +5,7 @@ use core::arch::asm;
 use crate::cpu;
 use crate::devices::HPET;
 use crate::memory::{self, HEAP, PAGE, RW, WINDOW, peek, poke};
+use crate::modules::{Descriptor, checks as loaded};
 use crate::say;
 use crate::tables;
 use crate::trap::{self, UNDEFINED, symbol};
@@ -25,6 +26,12 @@ pub fn run() {
         ("hypercall-ring3-undefined", hypercall_ring3),
         ("hypercall-unknown-numbers", unknown_hypercalls),
         ("hypercall-hostile-arguments", hostile_hypercalls),
+        ("init-text-release", init_text),
+        ("modules-small-pages", loaded::small_pages),
+        ("modules-large-page", loaded::large_page),
+        ("modules-huge-page", loaded::huge_page),
+        ("modules-together", loaded::together),
+        ("modules-cycles", loaded::cycles),
     ] {
         let (held, asked) = check();
         say!("check: {name} {held}/{asked}");
@@ -227,4 +234,24 @@ fn hostile_hypercalls() -> (u64, u64) {
         judge(1 + (scramble(&mut state) & 1), unit, 128);
     }
     count
+}
+
+/// The kernel's init text: released with its own size, once, and code no more.
+fn init_text() -> (u64, u64) {
+    let (start, end) = (symbol!(init_text_start), symbol!(init_text_end));
+    let unit = HEAP + 0x800;
+    let release = |size: u64| {
+        let mut descriptor = Descriptor::new(0, "kernel");
+        descriptor.init = [start, size];
+        descriptor.store(unit);
+        hypercall([APPROVE_CODE, 2, unit, 128])
+    };
+    let before = trap::call(symbol!(init_code), 0);
+    let held = [
+        release(end - start + PAGE) == Some(-22) && before.is_none(),
+        release(end - start) == Some(0),
+        release(end - start) == Some(-2),
+        trap::call(symbol!(init_code), 0).is_some_and(|end| end.vector == 13),
+    ];
+    (held.iter().filter(|held| **held).count() as u64, held.len() as u64)
 }

@@ -32,6 +32,8 @@ macro_rules! instruction {
 instruction!(write_cr0(value: u64), "mov cr0, rdi");
 instruction!(write_cr3(value: u64), "mov cr3, rdi");
 instruction!(write_cr4(value: u64), "mov cr4, rdi");
+instruction!(clts(), "clts");
+instruction!(lmsw(value: u64), "lmsw di");
 instruction!(write_dr0(value: u64), "mov dr0, rdi");
 instruction!(write_dr6(value: u64), "mov dr6, rdi");
 instruction!(write_dr7(value: u64), "mov dr7, rdi");
@@ -63,6 +65,14 @@ pub fn tsc() -> u64 {
     // SAFETY: see the module's comment.
     unsafe { asm!("lfence; rdtsc", out("eax") low, out("edx") high) };
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// Where IDTR says that the table is.
+pub fn idt_base() -> u64 {
+    let mut pointer = [0u64; 2];
+    // SAFETY: see the module's comment; SIDT writes ten bytes.
+    unsafe { asm!("sidt [{}]", in(reg) &raw mut pointer) };
+    pointer[0] >> 16 | pointer[1] << 48
 }
 
 /// Null selectors in DS, ES, FS and GS.

@@ -47,8 +47,10 @@ gdt_pointer:
     .quad gdt
 
 .balign 8
-.globl boot_magic, recover_rsp, user_rsp
+.globl boot_magic, recover_rsp, user_rsp, mod_kernel_word, passed
 boot_magic:  .quad 0
+passed:      .quad 0                # changes that a processor took before they were undone
+mod_kernel_word: .quad 0x50000      # what modules may read
 recover_rsp: .quad 0
 user_rsp:    .quad 0
 

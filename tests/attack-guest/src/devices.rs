@@ -85,8 +85,13 @@ pub fn arm_timer_with(count: u16) {
 
 /// One NMI, a millisecond from now: the I/O APIC makes one of the timer's interrupt.
 pub fn arm_nmi() {
+    arm_nmi_after(1);
+}
+
+/// One NMI, after up to 50 milliseconds.
+pub fn arm_nmi_after(milliseconds: u16) {
     route_timer(AS_NMI);
-    arm_timer();
+    arm_timer_with(MILLISECOND * milliseconds);
     outb(0x21, 0xFF);
 }
 

@@ -4,7 +4,7 @@
 //! Linux kernel. Every attack really happens: without SecVisor it succeeds, and leaves its mark in
 //! a frame that the judge outside reads. The guest's own words are only the script of the play.
 //!
-//! `run=NAME[,NAME]|all|honest|checks|bench|attacks` on the command line chooses; `ask` makes the
+//! `run=NAME[,NAME]|all|honest|checks|bench|attacks|lock` on the command line chooses; `ask` makes the
 //! guest take its options from COM1 instead, and pause around each attack until it gets a byte.
 
 #![no_std]
@@ -20,7 +20,9 @@ mod console;
 mod cpu;
 mod devices;
 mod honest;
+mod lock;
 mod memory;
+mod modules;
 mod tables;
 mod trap;
 
@@ -40,6 +42,8 @@ core::arch::global_asm!(
 extern "C" fn main(information: u64) -> ! {
     console::start();
     tables::reset();
+    let modules = modules::FRAMES..modules::FRAMES + modules::FRAME_COUNT * memory::PAGE;
+    say!("guest: modules {:#x}-{:#x}", modules.start, modules.end);
     let options = Options::read(information);
     say!("guest: start secvisor={} e820-hidden={:#x}", cpu::under_secvisor(), options.hidden);
     if options.wants("honest") {
@@ -51,6 +55,9 @@ extern "C" fn main(information: u64) -> ! {
     attacks::run(&options);
     if options.wants("bench") {
         bench::run();
+    }
+    if options.wants("lock") {
+        lock::run();
     }
     say!("guest: done");
     devices::exit(devices::DONE)

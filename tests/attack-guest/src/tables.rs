@@ -4,6 +4,7 @@
 
 use crate::cpu;
 use crate::devices;
+use crate::lock;
 use crate::memory::{self, PAGE, clear, poke, poke32};
 use crate::trap::{KERNEL_CS, symbol};
 
@@ -73,7 +74,9 @@ fn set_idt() {
     }
     gate(idt_gate(0x83), symbol!(bench_int), KERNEL_CS, OPEN, 0);
     poke(idt_gate(0x84), 0);
-    load_idt(symbol!(idt));
+    if !lock::keeps_idtr() {
+        load_idt(symbol!(idt));
+    }
 }
 
 /// Loads IDTR with the table at `base`.
@@ -123,8 +126,10 @@ fn set_gdt() {
 
 /// The whole environment, from nothing or from ruins.
 pub fn reset() {
-    cpu::write_cr0(cpu::cr0() & !(1 << 2 | 1 << 3) | cpu::CR0_WP | 1 << 1 | 1 << 5);
-    cpu::write_cr4(1 << 5 | 1 << 9 | 1 << 10); // PAE, OSFXSR, OSXMMEXCPT
+    // Firmware may have left caches off.
+    let off = 1 << 2 | 1 << 3 | lock::CR0_CD | lock::CR0_NW;
+    cpu::write_cr0(cpu::cr0() & !off | cpu::CR0_WP | 1 << 1 | 1 << 5);
+    cpu::write_cr4(1 << 5 | 1 << 9 | 1 << 10 | lock::kept()); // PAE, OSFXSR, OSXMMEXCPT
     let features = cpu::EFER_SCE | cpu::EFER_NXE;
     cpu::wrmsr(cpu::EFER, cpu::rdmsr(cpu::EFER) & !cpu::EFER_SVME | features);
     memory::reset();

@@ -1,5 +1,10 @@
 //! What must become of each attack: the table that the guest's own is judged by.
 
+mod modules;
+mod pinned;
+
+use std::sync::LazyLock;
+
 use super::{Column, Outcome};
 
 /// How a row is run.
@@ -7,10 +12,31 @@ use super::{Column, Outcome};
 pub enum Group {
     /// Many in one boot.
     Ordinary,
+    /// The same, with kernel modules: what SecVisor keeps of frames is compared as well.
+    Modules,
     /// Many in one boot, on a machine with two processors.
     Processors,
     /// In a boot of its own: it may end the machine.
     Alone,
+    /// Many in one boot, in a kernel that is locked by `set_kernel_mode`.
+    Pinned,
+}
+
+impl Group {
+    /// Every group.
+    pub const ALL: [Self; 5] =
+        [Self::Ordinary, Self::Modules, Self::Processors, Self::Alone, Self::Pinned];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Modules => "modules",
+            Self::Processors => "processors",
+            Self::Alone => "alone",
+            Self::Pinned => "pinned",
+        }
+    }
 }
 
 /// Which records an attack that is stopped leaves.
@@ -24,6 +50,16 @@ pub enum Trace {
     Kind(&'static [&'static str]),
     /// None: SecVisor makes it a harmless access.
     Nothing,
+    /// A hypercall gets this answer and this refusal in the log, with a record unless it is empty;
+    /// then comes a record of this kind for the target's frame.
+    Call {
+        /// The answer.
+        errno: i64,
+        /// What the refusal's line says.
+        log: &'static str,
+        /// The kind of the last record.
+        then: &'static str,
+    },
 }
 
 /// Where its effect shows.
@@ -56,6 +92,8 @@ pub struct Row {
     pub allowed: bool,
     /// Whether the guest may be past helping after it: the attack breaks its own way to recover.
     pub may_die: bool,
+    /// Whether the processor itself refuses it, so that it happens in no column.
+    pub impossible: bool,
 }
 
 impl Row {
@@ -68,6 +106,7 @@ impl Row {
             passes_npf: false,
             allowed: false,
             may_die: false,
+            impossible: false,
         }
     }
 
@@ -91,6 +130,7 @@ impl Row {
     pub fn expected(&self, column: Column) -> Outcome {
         match column {
             _ if self.allowed => Outcome::Reset,
+            Column::Plain if self.impossible => Outcome::Stopped,
             Column::Plain => Outcome::Succeeded,
             Column::Npf if self.passes_npf => Outcome::Succeeded,
             Column::Npf | Column::Events => Outcome::Stopped,
@@ -208,9 +248,11 @@ const ROWS: &[Row] = &[
     Row { may_die: true, ..Row::alone("hidden-cr3", WALK, Effect::Memory) },
 ];
 
-/// Every row, in the guest's own order.
+static ALL: LazyLock<Vec<Row>> = LazyLock::new(|| [ROWS, modules::ROWS, pinned::ROWS].concat());
+
+/// Every row.
 pub fn rows() -> &'static [Row] {
-    ROWS
+    &ALL
 }
 
 /// The answer that a check must have.
@@ -235,6 +277,20 @@ pub(super) const CHECKS: &[(&str, Answer, Answer)] = &[
     ("hypercall-ring3-undefined", Answer::All, Answer::All),
     ("hypercall-unknown-numbers", Answer::None, Answer::All),
     ("hypercall-hostile-arguments", Answer::None, Answer::All),
+    ("init-text-release", Answer::None, Answer::All),
+    ("modules-small-pages", Answer::All, Answer::All),
+    ("modules-large-page", Answer::All, Answer::All),
+    ("modules-huge-page", Answer::All, Answer::All),
+    ("modules-together", Answer::All, Answer::All),
+    ("modules-cycles", Answer::All, Answer::All),
+    ("lock-exits-ts", Answer::All, Answer::All),
+    ("lock-exits-mp", Answer::All, Answer::All),
+    ("lock-exits-clts", Answer::All, Answer::All),
+    ("lock-exits-cr3", Answer::All, Answer::All),
+    ("lock-exits-pge", Answer::None, Answer::All),
+    ("lock-told", Answer::None, Answer::All),
+    ("lock-second-call", Answer::None, Answer::All),
+    ("lock-no-write-through", Answer::None, Answer::All),
 ];
 
 #[cfg(test)]
@@ -243,15 +299,17 @@ mod tests {
 
     #[test]
     fn no_name_is_part_of_a_run_group_or_twice() {
-        for (index, row) in ROWS.iter().enumerate() {
-            assert!(!["all", "attacks", "honest", "checks", "bench", "smp"].contains(&row.name));
-            assert!(ROWS[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+        let words = ["all", "attacks", "honest", "checks", "bench", "lock"];
+        let groups = ["modules", "smp", "fatal", "pinned"];
+        for (index, row) in rows().iter().enumerate() {
+            assert!(!words.contains(&row.name) && !groups.contains(&row.name));
+            assert!(rows()[..index].iter().all(|other| other.name != row.name), "{}", row.name);
         }
     }
 
     #[test]
     fn the_default_guard_lets_nothing_through() {
-        for row in ROWS {
+        for row in rows() {
             assert_ne!(row.expected(Column::Events), Outcome::Succeeded);
         }
     }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::rows::{Effect, Trace};
+use super::evidence::{self, Attempt};
+use super::rows::Effect;
+use super::state::{self, State, Watched};
 use super::{Column, Group, Outcome, Row, Setup, Verdict};
 use crate::Result;
 use crate::qemu::{Machine, Running};
-use crate::record::{Record, field, number};
+use crate::record::Record;
 
 /// From power-on to the guest's question.
 const BOOT: Duration = Duration::from_secs(60);
@@ -33,7 +35,7 @@ pub fn forged(log: &str) -> bool {
 pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
     let machine = setup.machine(column, "ask")?;
     let mut verdicts = Vec::new();
-    for group in [Group::Ordinary, Group::Processors, Group::Alone] {
+    for group in Group::ALL {
         let mut left: Vec<&'static Row> =
             rows.iter().copied().filter(|row| row.group == group).collect();
         while !left.is_empty() {
@@ -59,37 +61,17 @@ struct Session {
     running: Running,
     column: Column,
     alive: bool,
+    /// What is compared before and after each row, if that is.
+    watched: Option<Watched>,
+    /// The frame table before the first row.
+    frame_table: Vec<u8>,
 }
 
-/// What the guest said before an attack.
-pub(super) struct Attempt {
-    target: u64,
-    witness: u64,
-}
-
-impl Attempt {
-    fn find(console: &str, row: &Row) -> Option<Self> {
-        let line = line_of(console, row, "attempt")?;
-        let value = |name| field(line, name).and_then(number);
-        Some(Self { target: value("target")?, witness: value("witness")? })
-    }
-}
-
-/// The guest's line about a row that begins with this word.
-fn line_of<'a>(console: &'a str, row: &Row, word: &str) -> Option<&'a str> {
-    let start = format!("attack: {} {word} ", row.name);
-    console.lines().find(|line| line.starts_with(&start))
-}
-
-/// A row that the guest ran unwatched: what it aimed at, and whether it saw an effect.
-pub(super) fn told(console: &str, row: &Row) -> Option<(Attempt, bool)> {
-    let effect = field(line_of(console, row, "done")?, "effect")? == "yes";
-    Some((Attempt::find(console, row)?, effect))
-}
-
-/// Whether one of the records is of this attack.
-pub(super) fn is_recorded(row: &Row, attempt: &Attempt, records: &[Record]) -> bool {
-    row.trace == Trace::Nothing || records.iter().any(|record| matches(row, attempt, record))
+/// How much SecVisor had said before a row.
+#[derive(Clone, Copy)]
+struct Known {
+    records: usize,
+    bytes: usize,
 }
 
 impl Session {
@@ -102,11 +84,19 @@ impl Session {
         running.wait_for("guest: ask")?;
         let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
         let mut line = format!("run={}", names.join(","));
-        if let Some(hidden) = hidden_address(&running.log()) {
-            line.push_str(&format!(" hidden={hidden:#x}"));
+        if let Some(hidden) = state::range(&running.log(), "secvisor: hidden") {
+            line.push_str(&format!(" hidden={:#x}", hidden.start));
         }
-        running.send(&format!("{line}\n"))?;
-        Ok(Self { running, column, alive: true })
+        let kept = rows.iter().any(|row| matches!(row.group, Group::Modules | Group::Pinned));
+        let mut session =
+            Self { running, column, alive: true, watched: None, frame_table: Vec::new() };
+        if kept && column != Column::Plain {
+            let watched = Watched::find(&session.running.log(), &session.running.console.text())?;
+            session.frame_table = watched.frame_table(&session.running)?;
+            session.watched = Some(watched);
+        }
+        session.running.send(&format!("{line}\n"))?;
+        Ok(session)
     }
 
     fn is_alive(&self) -> bool {
@@ -114,7 +104,8 @@ impl Session {
     }
 
     fn row(&mut self, row: &Row) -> (Outcome, Vec<String>) {
-        let known = Record::all(&self.running.log()).len();
+        let log = self.running.log();
+        let known = Known { records: Record::all(&log).len(), bytes: log.len() };
         let outcome = self.judge(row, known).unwrap_or_else(|error| {
             self.alive = false;
             Outcome::Failure(error.to_string())
@@ -125,34 +116,54 @@ impl Session {
     }
 
     /// SecVisor's records since there were `known`.
-    fn records(&self, known: usize) -> Vec<Record> {
-        Record::all(&self.running.log()).into_iter().skip(known).collect()
+    fn records(&self, known: Known) -> Vec<Record> {
+        Record::all(&self.running.log()).into_iter().skip(known.records).collect()
     }
 
-    fn judge(&mut self, row: &Row, known: usize) -> Result<Outcome> {
+    /// What must stay as it is, if that is compared.
+    fn state(&self) -> Result<Option<State>> {
+        self.watched.as_ref().map(|watched| watched.state(&self.running)).transpose()
+    }
+
+    fn judge(&mut self, row: &Row, known: Known) -> Result<Outcome> {
         let attempt = self.attempt(row)?;
         let before = self.running.memory(attempt.witness, WATCHED)?;
+        let state = self.state()?;
         self.running.send("g")?;
         if let Err(error) = self.reach(row, "pause after") {
             self.alive = false;
             return Ok(self.ended(row, &attempt, &before, known, &error.to_string()));
         }
         let after = self.running.memory(attempt.witness, WATCHED)?;
+        let changed = self.state()?.zip(state).and_then(|(now, then)| now.difference(&then));
         self.running.send("g")?;
         let effect = match row.effect {
             Effect::Log => forged(&self.running.log()),
             Effect::Memory => before != after,
             Effect::Sleep | Effect::Reset => false,
         };
-        let survived = self.reach(row, "survived");
+        let survived = self.reach(row, "pause over");
         self.alive = survived.is_ok();
-        if effect {
-            return Ok(Outcome::Succeeded);
+        let outcome = match survived {
+            _ if effect => Outcome::Succeeded,
+            Err(error) => Outcome::Failure(format!("not well afterwards: {error}")),
+            Ok(()) => match changed.map_or_else(|| self.not_restored(), |what| Ok(Some(what)))? {
+                Some(what) => Outcome::Failure(what),
+                None => self.stopped(row, &attempt, known),
+            },
+        };
+        // Only now may the next row begin.
+        if self.alive {
+            self.running.send("g")?;
         }
-        if let Err(error) = survived {
-            return Ok(Outcome::Failure(format!("not well afterwards: {error}")));
-        }
-        Ok(self.stopped(row, &attempt, known))
+        Ok(outcome)
+    }
+
+    /// Whether a row left frames of another class than there were before the first.
+    fn not_restored(&self) -> Result<Option<String>> {
+        let Some(watched) = &self.watched else { return Ok(None) };
+        let differs = watched.frame_table(&self.running)? != self.frame_table;
+        Ok(differs.then(|| "the frame table is not what it was at first".into()))
     }
 
     /// Waits until the guest is about to attack, and reads where its success would show.
@@ -179,19 +190,20 @@ impl Session {
         answer.trim().trim_start_matches("VM status: ").lines().next().unwrap_or("").to_owned()
     }
 
-    /// An attack without effect: the records decide.
-    fn stopped(&self, row: &Row, attempt: &Attempt, known: usize) -> Outcome {
+    /// An attack without effect: what was said of it decides.
+    fn stopped(&self, row: &Row, attempt: &Attempt, known: Known) -> Outcome {
         if self.column == Column::Plain {
-            return Outcome::Failure("no effect, though nothing stops it".into());
+            return match row.impossible {
+                true => Outcome::Stopped,
+                false => Outcome::Failure("no effect, though nothing stops it".into()),
+            };
         }
-        let records = self.records(known);
-        if let Some(stray) = records.iter().find(|record| !matches(row, attempt, record)) {
-            return Outcome::Failure(format!("a record that does not fit: {}", stray.line));
+        let (console, log) = (self.running.console.text(), self.running.log());
+        let log = log.get(known.bytes..).unwrap_or_default();
+        match evidence::amiss(row, attempt, &console, log, &Record::all(log)) {
+            Some(why) => Outcome::Failure(why),
+            None => Outcome::Stopped,
         }
-        if records.is_empty() && row.trace != Trace::Nothing {
-            return Outcome::Failure("no effect, but no record".into());
-        }
-        Outcome::Stopped
     }
 
     /// The guest did not come back from an attack.
@@ -200,7 +212,7 @@ impl Session {
         row: &Row,
         attempt: &Attempt,
         before: &[u8],
-        known: usize,
+        known: Known,
         error: &str,
     ) -> Outcome {
         match (self.status().as_str(), row.effect) {
@@ -211,40 +223,12 @@ impl Session {
             _ => (),
         }
         let intact = self.running.memory(attempt.witness, WATCHED).is_ok_and(|now| now == before);
-        if row.may_die && intact && self.records(known).iter().any(|r| matches(row, attempt, r)) {
+        if row.may_die
+            && intact
+            && self.records(known).iter().any(|r| evidence::matches(row, attempt, r))
+        {
             return Outcome::Stopped;
         }
         Outcome::Failure(error.into())
-    }
-}
-
-/// Whether a record is what the attack must leave.
-fn matches(row: &Row, attempt: &Attempt, record: &Record) -> bool {
-    match row.trace {
-        Trace::Frame(kinds) => {
-            let frame = record.gpa.map(|gpa| gpa >> 12);
-            kinds.contains(&record.kind.as_str()) && frame == Some(attempt.target >> 12)
-        }
-        Trace::Number(kind) => record.kind == kind && record.info == attempt.target,
-        Trace::Kind(kinds) => kinds.contains(&record.kind.as_str()),
-        Trace::Nothing => false,
-    }
-}
-
-/// Start of the memory that SecVisor says it hides.
-fn hidden_address(log: &str) -> Option<u64> {
-    let range = log.lines().find_map(|line| line.trim().strip_prefix("secvisor: hidden "))?;
-    number(range.split('-').next()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hidden_range_is_found() {
-        let log = "secvisor: start\r\nsecvisor: hidden 0xf000000-0x10000000\r\n";
-        assert_eq!(hidden_address(log), Some(0xF00_0000));
-        assert_eq!(hidden_address("secvisor: start"), None);
     }
 }

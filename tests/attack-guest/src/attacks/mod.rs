@@ -5,19 +5,24 @@
 //!
 //! A new attack is a row here and one of the same name in the judge's table, `attack/rows.rs`.
 
+mod case;
 mod entry;
 mod execute;
 mod fatal;
 mod hardware;
 mod hidden;
+mod lock;
+mod modules;
 mod processors;
+mod release;
 mod routing;
 mod write;
 
 use crate::boot::Options;
 use crate::console;
 use crate::devices;
-use crate::memory::{self, CANARY, HEAP, PAGE, RW, copy, peek, poke};
+use crate::memory::{self, CANARY, HEAP, PAGE, RW, copy, peek, peek8, poke};
+use crate::modules::object::Site;
 use crate::say;
 use crate::tables;
 use crate::trap::{self, END, Frame, SYSCALL, TIMER, symbol};
@@ -38,6 +43,8 @@ pub struct Plan {
     pub witness: u64,
     /// The act itself.
     pub act: Act,
+    /// The relocated field that was changed.
+    pub site: Option<Site>,
 }
 
 /// The act.
@@ -50,12 +57,15 @@ pub enum Act {
     Timer(Frame),
     /// The same while an NMI arrives.
     Nmi(Frame),
+    /// As `Call`; the pinned registers afterwards are the witness.
+    Pinned(u64, u64),
 }
 
 impl Plan {
     /// The kernel calls `function`, which reaches for `target`; success shows in the witness.
     pub fn call(target: u64, function: u64, argument: u64) -> Self {
-        Self { target, witness: symbol!(witness), act: Act::Call(function, argument) }
+        let act = Act::Call(function, argument);
+        Self { target, witness: symbol!(witness), act, site: None }
     }
 
     /// The kernel jumps to the payload at `target`.
@@ -65,7 +75,8 @@ impl Plan {
 
     /// User mode at `start` fires what leads to the payload at `target`.
     pub fn user(target: u64, start: u64) -> Self {
-        Self { target, witness: symbol!(witness), act: Act::User(Frame::user(start)) }
+        let act = Act::User(Frame::user(start));
+        Self { target, witness: symbol!(witness), act, site: None }
     }
 
     /// The target itself is where success shows.
@@ -77,13 +88,21 @@ impl Plan {
 /// All rows of an ordinary run.
 const ATTACKS: [&[Attack]; 6] =
     [execute::ROWS, write::ROWS, entry::ROWS, hidden::ROWS, hardware::ROWS, routing::ROWS];
-/// Rows that want a second processor, and rows that may end the machine: by group or name only.
-const SPECIAL: [(&str, &[Attack]); 2] = [("smp", processors::ROWS), ("fatal", fatal::ROWS)];
+/// Rows by group or name only: of modules, which the other rows need not wait for; such as want a
+/// second processor; such as may end the machine; and last what can be done only once.
+const SPECIAL: [(&str, &[Attack]); 5] = [
+    ("modules", modules::ROWS),
+    ("modules", release::ROWS),
+    ("smp", processors::ROWS),
+    ("fatal", fatal::ROWS),
+    ("pinned", lock::ROWS),
+];
 
 /// Runs the chosen rows.
 pub fn run(options: &Options) {
     // What the text page held at first, to mend it from after an attack that succeeded.
     copy(symbol!(victim), GOLDEN, PAGE);
+    crate::modules::reset();
     for rows in ATTACKS {
         for row in rows {
             if options.wants("attacks") || options.chosen().any(|name| name == row.name) {
@@ -134,6 +153,12 @@ fn stage(row: &Attack, options: &Options) {
     poke(symbol!(witness), CANARY);
     let plan = (row.plan)(options);
     say!("attack: {name} attempt target={:#x} witness={:#x}", plan.target, plan.witness);
+    if let Some(site) = &plan.site {
+        let mut found = [0; 8];
+        found.iter_mut().zip(site.address..).for_each(|(slot, at)| *slot = peek8(at));
+        let found = found.get(..site.width() as usize).unwrap_or_default();
+        say!("site: {}+{:#x} {found:02x?}", site.section, site.offset);
+    }
     pause(name, "before", options);
     let before = look(plan.witness, options);
     let end = match plan.act {
@@ -144,8 +169,15 @@ fn stage(row: &Attack, options: &Options) {
             Some(trap::run_user(&frame))
         }
         Act::Nmi(frame) => {
-            devices::arm_nmi();
+            // Late enough to meet user mode on a busy machine: in the kernel nothing recovers from
+            // the gate that is the attack.
+            devices::arm_nmi_after(50);
             Some(trap::run_user(&frame))
+        }
+        Act::Pinned(function, argument) => {
+            let end = trap::call(function, argument);
+            crate::lock::snapshot(symbol!(witness));
+            end
         }
     };
     let Frame { vector, error, rip, cs, .. } = end.unwrap_or_default();
@@ -158,12 +190,14 @@ fn stage(row: &Attack, options: &Options) {
         if look(plan.witness, options) == before { "no" } else { "yes" }
     );
     pause(name, "after", options);
-    mend();
-    survive(name);
+    // What changes no entry into the kernel needs no long look at entries.
+    let rounds = if mend() { 100 } else { 1000 };
+    survive(name, rounds);
+    pause(name, "over", options);
 }
 
-/// Undoes changes of the text page.
-fn mend() {
+/// Undoes changes of the text page, and empties the window for modules; whether it was in use.
+fn mend() -> bool {
     let page = memory::map(0, symbol!(victim), RW);
     for at in (0..PAGE).step_by(8) {
         if peek(page + at) != peek(GOLDEN + at) {
@@ -171,13 +205,18 @@ fn mend() {
         }
     }
     memory::map(0, 0, 0);
+    let modules = crate::modules::in_use();
+    if modules {
+        crate::modules::reset();
+    }
+    modules
 }
 
 /// Work that shows a guest in good health: system calls, calls into text, timer interrupts.
-fn survive(name: &str) {
+fn survive(name: &str, rounds: u64) {
     let mut frame = Frame::user(symbol!(u_loop_syscall));
     let mut calls = 0;
-    for _ in 0..1000 {
+    for _ in 0..rounds {
         frame = trap::run_user(&frame);
         calls += u64::from(frame.vector == SYSCALL);
     }
@@ -190,7 +229,7 @@ fn survive(name: &str) {
     devices::reset();
     let text = trap::call(symbol!(victim), 0).is_none();
     let gate = trap::run_user_at(symbol!(u_call_gate));
-    if calls == 1000 && ticks == 3 && text && gate.vector == END && gate.cs == 0x10 {
+    if calls == rounds && ticks == 3 && text && gate.vector == END && gate.cs == 0x10 {
         say!("attack: {name} survived syscalls={calls} ticks={ticks}");
     } else {
         say!(

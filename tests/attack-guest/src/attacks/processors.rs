@@ -78,7 +78,7 @@ pub const ROWS: &[Attack] = &[
             let rax = OTHERS | INIT;
             let rdx = OTHERS | SIPI;
             let frame = Frame { rdi, rax, rdx, ..Frame::user(symbol!(u_start_others)) };
-            Plan { target: START, witness: LOW_WITNESS, act: Act::User(frame) }
+            Plan { target: START, witness: LOW_WITNESS, act: Act::User(frame), site: None }
         },
     },
     Attack { name: "init-x2apic-broadcast", plan: |_| plan(x2apic, OTHERS) },

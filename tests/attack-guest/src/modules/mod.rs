@@ -1,0 +1,262 @@
+//! The kernel's module loader: finds memory, lays modules out, has them approved.
+
+pub mod checks;
+pub mod object;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use object::Object;
+
+use crate::cpu;
+use crate::memory::{HEAP, LARGE, PAGE, RW, clear, copy, peek, poke};
+use crate::trap::symbol;
+
+pub const ALPHA: Object =
+    Object { name: "alpha", file: include_bytes!(concat!(env!("OUT_DIR"), "/alpha.ko")) };
+pub const BETA: Object =
+    Object { name: "beta", file: include_bytes!(concat!(env!("OUT_DIR"), "/beta.ko")) };
+pub const GAMMA: Object =
+    Object { name: "gamma", file: include_bytes!(concat!(env!("OUT_DIR"), "/gamma.ko")) };
+
+/// The address of what the kernel exports to modules.
+fn kernel_symbol(name: &str) -> Option<u64> {
+    match name {
+        "mod_kernel_add" => Some(symbol!(mod_kernel_add)),
+        "mod_kernel_word" => Some(symbol!(mod_kernel_word)),
+        _ => None,
+    }
+}
+
+/// Where the window for modules starts and ends, as the approval list has it.
+pub const START: u64 = 0xFFFF_FFFF_A000_0000;
+pub const END: u64 = 0xFFFF_FFFF_FF00_0000;
+/// Inside the window, and never mapped.
+pub const NOWHERE: u64 = START + 0x1F_0000;
+/// A 2 MiB page in the window, and the frames that it maps.
+const LARGE_PAGE: u64 = START + 0x20_0000;
+const LARGE_FRAMES: u64 = 0x600_0000;
+/// A 1 GiB page in the window, which maps memory from 0 on, and frames in it that are free.
+const HUGE_PAGE: u64 = 0xFFFF_FFFF_C000_0000;
+const HUGE_FRAMES: u64 = 0x500_0000;
+/// The frames that modules are scattered over.
+pub const FRAMES: u64 = 0x400_0000;
+pub const FRAME_COUNT: u64 = 256;
+/// The window's page tables: one page of each level below the root.
+const TABLES: u64 = HEAP + 0x80_0000;
+/// Where descriptors are written.
+pub const DESCRIPTOR: u64 = HEAP + 0x70_0800;
+
+const APPROVE_CODE: u64 = 0x5EC0_0001;
+pub const APPROVE: u64 = 1;
+pub const RELEASE: u64 = 2;
+pub const CORE: u64 = 1;
+pub const INIT: u64 = 2;
+
+/// Where a module's two regions lie.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub core: u64,
+    pub init: u64,
+}
+
+impl Place {
+    /// In the window's small pages: there is room for eight modules.
+    pub fn small(slot: u64) -> Self {
+        let core = START + slot * 0x1_0000;
+        Self { core, init: core + 0x8000 }
+    }
+
+    /// In its 2 MiB page, not at its beginning.
+    pub fn large() -> Self {
+        Self { core: LARGE_PAGE + 0x5000, init: LARGE_PAGE + 0x1_0000 }
+    }
+
+    /// In its 1 GiB page.
+    pub fn huge() -> Self {
+        let core = HUGE_PAGE + HUGE_FRAMES;
+        Self { core, init: core + 0x7000 }
+    }
+
+    pub fn base(&self, init: bool) -> u64 {
+        if init { self.init } else { self.core }
+    }
+}
+
+/// Frames handed out since the last reset.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// A free frame, nowhere near the last one.
+pub fn frame() -> u64 {
+    let index = TAKEN.fetch_add(1, Ordering::Relaxed);
+    FRAMES + index * 37 % FRAME_COUNT * PAGE
+}
+
+/// Whether any was, since.
+pub fn in_use() -> bool {
+    TAKEN.load(Ordering::Relaxed) != 0
+}
+
+/// Where the page-table entry of a small page of the window lies.
+pub fn entry(address: u64) -> u64 {
+    TABLES + 2 * PAGE + (address >> 12 & 511) * 8
+}
+
+/// Maps a small page of the window; returns the frame that was there.
+pub fn map(address: u64, frame: u64) -> u64 {
+    let old = peek(entry(address)) & 0xF_FFFF_FFFF_F000;
+    poke(entry(address), if frame == 0 { 0 } else { frame | RW });
+    cpu::invlpg(address);
+    old
+}
+
+/// The physical address behind one of the window's small pages.
+pub fn physical(address: u64) -> u64 {
+    peek(entry(address)) & 0xF_FFFF_FFFF_F000 | address & 0xFFF
+}
+
+/// Whether the processor has 1 GiB pages.
+pub fn huge_pages() -> bool {
+    cpu::cpuid(0x8000_0001).edx >> 26 & 1 != 0
+}
+
+/// Gives back whatever is approved, empties the window and frees all frames.
+pub fn reset() {
+    let small = (0..8).map(Place::small);
+    for place in small.chain([Place::large(), Place::huge()]) {
+        release(place.core);
+        release(place.init);
+    }
+    clear(TABLES, 3 * PAGE);
+    poke(symbol!(pml4) + 511 * 8, TABLES | RW);
+    poke(TABLES + 510 * 8, (TABLES + PAGE) | RW);
+    if huge_pages() {
+        poke(TABLES + 511 * 8, RW | LARGE);
+    }
+    poke(TABLES + PAGE + 256 * 8, (TABLES + 2 * PAGE) | RW);
+    poke(TABLES + PAGE + 257 * 8, LARGE_FRAMES | RW | LARGE);
+    cpu::write_cr3(symbol!(pml4));
+    TAKEN.store(0, Ordering::Relaxed);
+}
+
+/// What the guest tells SecVisor of a unit: `struct secvisor_unit`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Descriptor {
+    pub version: u32,
+    pub kind: u32,
+    pub core: [u64; 2],
+    pub init: [u64; 2],
+    pub reserved: [u64; 3],
+    name: [u8; 64],
+}
+
+impl Descriptor {
+    /// Of a unit with nothing said but its kind and name.
+    pub fn new(kind: u64, name: &str) -> Self {
+        let mut unit = Self {
+            version: 1,
+            kind: kind as u32,
+            core: [0; 2],
+            init: [0; 2],
+            reserved: [0; 3],
+            name: [0; 64],
+        };
+        unit.set_name(name);
+        unit
+    }
+
+    pub fn set_name(&mut self, name: &str) {
+        self.name = [0; 64];
+        self.name.iter_mut().zip(name.bytes()).for_each(|(slot, byte)| *slot = byte);
+    }
+
+    /// Writes it down.
+    pub fn store(&self, address: u64) {
+        copy(&raw const *self as u64, address, size_of::<Self>() as u64);
+    }
+}
+
+/// `approve_code`; without SecVisor, as the Linux port has it, nothing and success.
+pub fn hypercall(operation: u64, address: u64, size: u64) -> i64 {
+    match cpu::under_secvisor() {
+        true => cpu::vmmcall(APPROVE_CODE, operation, address, size),
+        false => 0,
+    }
+}
+
+/// The same with a descriptor.
+pub fn call(operation: u64, unit: &Descriptor) -> i64 {
+    unit.store(DESCRIPTOR);
+    hypercall(operation, DESCRIPTOR, size_of::<Descriptor>() as u64)
+}
+
+/// Releases the unit at `base`, as a kernel does that knows no more than the base.
+pub fn release(base: u64) -> i64 {
+    let mut unit = Descriptor::new(CORE, "");
+    unit.core[0] = base;
+    unit.init[0] = base;
+    call(RELEASE, &unit)
+}
+
+/// A module in memory.
+#[derive(Clone, Copy)]
+pub struct Module {
+    pub object: Object,
+    pub place: Place,
+}
+
+impl Module {
+    /// Loads a module that needs no other into scattered frames.
+    pub fn load(object: Object, slot: u64) -> Self {
+        Self::load_with(object, slot, None)
+    }
+
+    /// Loads a module that needs another.
+    pub fn load_with(object: Object, slot: u64, needed: Option<&Module>) -> Self {
+        let place = Place::small(slot);
+        for init in [false, true] {
+            for page in 0..object.pages(init).1 {
+                map(place.base(init) + page * PAGE, frame());
+            }
+        }
+        Self::load_at(object, place, needed)
+    }
+
+    /// Loads a module into what is mapped there.
+    pub fn load_at(object: Object, place: Place, needed: Option<&Module>) -> Self {
+        for init in [false, true] {
+            let bytes = object.pages(init).1 * PAGE;
+            clear(place.base(init), bytes);
+        }
+        object.copy(&place);
+        let needed = needed.as_ref().map(|module| (&module.object, &module.place));
+        object.relocations(&place, needed, |site, value| object::write_field(&site, value));
+        Self { object, place }
+    }
+
+    pub fn symbol(&self, name: &str) -> u64 {
+        self.object.symbol(name, &self.place).unwrap_or(0)
+    }
+
+    /// The honest descriptor of one of its regions.
+    pub fn unit(&self, kind: u64) -> Descriptor {
+        let size = |init| self.object.pages(init).0 * PAGE;
+        Descriptor {
+            core: [self.place.core, size(false)],
+            init: [self.place.init, size(true)],
+            ..Descriptor::new(kind, self.object.name)
+        }
+    }
+
+    /// Has a region approved.
+    pub fn approve(&self, kind: u64) -> i64 {
+        call(APPROVE, &self.unit(kind))
+    }
+
+    /// Has both regions approved.
+    pub fn approve_all(&self) -> i64 {
+        let [core, init] = [false, true].map(|init| self.object.pages(init).0 != 0);
+        let result = if core { self.approve(CORE) } else { 0 };
+        if result == 0 && init { self.approve(INIT) } else { result }
+    }
+}
