@@ -8,7 +8,7 @@ use policy::apic;
 use policy::msr::APIC_BASE;
 use policy::violation::Kind;
 
-use super::{Resume, violation};
+use super::Resume;
 use crate::host::device::DeviceRegister;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
@@ -27,9 +27,8 @@ pub fn write(vcpu: &mut Vcpu, gpa: Gpa) -> Result<Resume, Refusal> {
     let Some((value, size, length)) = instruction.stored_value(vcpu) else {
         return Err(Refusal::at(Kind::Write, gpa));
     };
-    let next = Resume::At(vcpu.vmcb.save.rip.wrapping_add(length));
-    let stored = store(vcpu, gpa, value, size);
-    violation::drop_in_audit(vcpu, stored.map(|()| next), next)
+    store(vcpu, gpa, value, size)?;
+    Ok(Resume::At(vcpu.vmcb.save.rip.wrapping_add(length)))
 }
 
 /// Performs a store if the device's rule lets it through.

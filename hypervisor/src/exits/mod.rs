@@ -22,7 +22,6 @@ use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
 /// How the guest goes on.
-#[derive(Clone, Copy)]
 pub enum Resume {
     /// As it stands.
     Here,
@@ -107,14 +106,8 @@ fn handle(vcpu: &mut Vcpu, exit: Exit) -> Result<Resume, Refusal> {
         Exit::InterruptTable => Err(Refusal::of(Kind::Pinned, vcpu.vmcb.save.idtr.base)),
         Exit::Cpuid => Ok(cpuid::handle(vcpu)),
         Exit::ReadMsr => Ok(msr::read(vcpu)),
-        Exit::WriteMsr => {
-            let result = msr::write(vcpu);
-            violation::drop_in_audit(vcpu, result, Resume::Past(2))
-        }
-        Exit::Port { info, next } => {
-            let result = port::handle(vcpu, info, next);
-            violation::drop_in_audit(vcpu, result, Resume::At(next))
-        }
+        Exit::WriteMsr => msr::write(vcpu),
+        Exit::Port { info, next } => port::handle(vcpu, info, next),
         Exit::Invd => {
             cpu::write_back_caches();
             Ok(Resume::Past(2))

@@ -2,11 +2,14 @@
 
 use policy::address::{Gpa, Gva};
 use policy::fault::EntryGuard;
+use policy::frame::FrameClass;
 use policy::violation::{Action, Kind};
 
-use super::{GENERAL_PROTECTION, Resume, event, reinject};
+use super::{GENERAL_PROTECTION, event, reinject};
+use crate::instruction::Instruction;
 use crate::machine::Refusal;
 use crate::svm::cpu;
+use crate::svm::exit::ExitCode;
 use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
@@ -17,22 +20,6 @@ pub fn record(vcpu: &Vcpu, refusal: Refusal) {
     vcpu.machine.record(vcpu, refusal);
     if vcpu.machine.options.violation == Action::Halt {
         halt();
-    }
-}
-
-/// In audit, a refused write that is not to memory is dropped and the guest goes on at `behind`: an
-/// unported kernel does not survive #GP at each.
-pub fn drop_in_audit(
-    vcpu: &Vcpu,
-    result: Result<Resume, Refusal>,
-    behind: Resume,
-) -> Result<Resume, Refusal> {
-    match result {
-        Err(refusal) if vcpu.machine.options.violation == Action::Audit => {
-            vcpu.machine.record(vcpu, refusal);
-            Ok(behind)
-        }
-        result => result,
     }
 }
 
@@ -54,6 +41,12 @@ pub fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
                 event::begin_step(vcpu, false);
             }
         }
+        (_, Action::Audit)
+            if interrupted.is_none()
+                && let Some(next) = behind(vcpu) =>
+        {
+            vcpu.vmcb.advance_to(next);
+        }
         _ => match interrupted {
             // A fault while an exception is delivered is a double fault, and during that a shutdown.
             Some(event) if event.is_exception() && event.vector() == DOUBLE_FAULT => {
@@ -68,6 +61,21 @@ pub fn refuse(vcpu: &mut Vcpu, refusal: Refusal, interrupted: Option<Event>) {
             }
         },
     }
+}
+
+/// Behind an instruction that audit drops: one that writes to an MSR, a port or a guarded device. An
+/// unported kernel does not survive #GP at each.
+fn behind(vcpu: &Vcpu) -> Option<u64> {
+    let control = &vcpu.vmcb.control;
+    let length = match ExitCode(control.exit_code) {
+        ExitCode::IOIO => return Some(control.exit_info_2),
+        ExitCode::MSR => 2,
+        ExitCode::NPF if vcpu.guest().is_class(Gpa(control.exit_info_2), FrameClass::Guarded) => {
+            Instruction::fetch(vcpu).stored_value(vcpu)?.2
+        }
+        _ => return None,
+    };
+    Some(vcpu.vmcb.save.rip.wrapping_add(length))
 }
 
 /// Whether the instruction lies in the frame that it writes to.

@@ -21,11 +21,8 @@ pub struct Stock {
     pub modules: PathBuf,
 }
 
-/// The package that `linux-image-amd64` stands for here, as `NAME=VERSION`.
-///
-/// # Errors
-/// The reason why there is none to be had.
-pub fn package() -> std::result::Result<String, String> {
+/// The package that `linux-image-amd64` stands for here, as `NAME=VERSION`, or why there is none.
+fn package() -> std::result::Result<String, String> {
     let asked = |arguments: &[&str]| {
         let output = Command::new("apt-cache").args(arguments).output();
         output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -42,23 +39,34 @@ pub fn package() -> std::result::Result<String, String> {
     Ok(format!("{name}={version}"))
 }
 
-/// Fetches the package by apt and takes out what is needed; kept by name and version.
-pub fn fetch(package: &str) -> Result<Stock> {
-    let made =
-        cache::entry("stock", Key::default().text(package).text(&MODULES.concat()), |out| {
-            let log = cache::directory().join("stock.log");
-            let mut fetch = Command::new("apt-get");
-            fetch.current_dir(out).args(["download", "-q", package]);
-            step(&format!("fetching {package}"), &mut fetch, &log)?;
-            let mut unpack = Command::new("sh");
-            let modules = MODULES.map(|module| format!("./lib/modules/*/kernel/{module}"));
-            let script = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform 's,.*/,,' \
+/// Fetches the package by apt and takes out what is needed; kept by name and version. The inner error
+/// is the reason why it cannot be had here.
+pub fn stock() -> Result<std::result::Result<Stock, String>> {
+    let package = match package() {
+        Ok(package) => package,
+        Err(why) => return Ok(Err(why)),
+    };
+    let mut missing = None;
+    let key = Key::default().text(&package).text(&MODULES.concat());
+    let made = cache::entry("stock", key, |out| {
+        let log = cache::directory().join("stock.log");
+        let mut fetch = Command::new("apt-get");
+        fetch.current_dir(out).args(["download", "-q", &package]);
+        step(&format!("fetching {package}"), &mut fetch, &log)
+            .inspect_err(|error| missing = Some(format!("{error}; try apt-get update")))?;
+        let mut unpack = Command::new("sh");
+        let modules = MODULES.map(|module| format!("./lib/modules/*/kernel/{module}"));
+        let script = "dpkg-deb --fsys-tarfile *.deb | tar -x --wildcards --transform 's,.*/,,' \
                       './boot/vmlinuz-*' \"$@\" && rm -- *.deb && mv vmlinuz-* vmlinuz && \
                       mkdir modules && mv -- *.ko modules";
-            unpack.current_dir(out).args(["-c", script, "sh"]).args(modules);
-            step("unpacking the stock kernel", &mut unpack, &log)
-        })?;
-    Ok(Stock { vmlinuz: made.join("vmlinuz"), modules: made.join("modules") })
+        unpack.current_dir(out).args(["-c", script, "sh"]).args(modules);
+        step("unpacking the stock kernel", &mut unpack, &log)
+    });
+    if let Some(why) = missing {
+        return Ok(Err(why));
+    }
+    let made = made?;
+    Ok(Ok(Stock { vmlinuz: made.join("vmlinuz"), modules: made.join("modules") }))
 }
 
 /// An initramfs that holds what `initrd` holds, and the modules as /lib/modules/stock.

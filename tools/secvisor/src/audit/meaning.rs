@@ -126,7 +126,7 @@ impl Meaning {
             Self::Processors => [
                 "INIT, start-up and SMI",
                 "#GP: the kernel tried to start or reset a processor, and SecVisor keeps all others.",
-                "CONFIG_SMP off, or maxcpus=0 on the kernel's command line.",
+                "CONFIG_SMP off, or maxcpus=1 on the kernel's command line.",
             ],
             Self::Hidden => [
                 "accesses to SecVisor's memory",
