@@ -66,7 +66,7 @@ impl Chosen {
     pub fn read(&self) -> Result<Vec<File>, Error> {
         let read = |path: &Path, required| {
             let packed = fs::read(path).map_err(|error| error.to_string());
-            File { path: path.into(), bytes: packed.and_then(unpack::unpack), required }
+            File { path: path.into(), bytes: packed.and_then(unpack::module), required }
         };
         let mut files: Vec<_> = self.module.iter().map(|path| read(path, true)).collect();
         for folder in &self.modules {

@@ -301,7 +301,7 @@ fn a_bzimage_is_unpacked() {
     assert_eq!(folder.run("check plain --kernel bzImage").0, 0);
 
     folder.put("bzImage", &bzimage(&packed[..packed.len() / 2]));
-    folder.fails("approve --kernel bzImage -o list", 2, &["cannot unpack the bzImage by gzip"]);
+    folder.fails("approve --kernel bzImage -o list", 2, &["the bzImage: cannot unpack it by gzip"]);
     folder.put("bzImage", &bzimage(b"\x02\x21\x4c\x18 lz4"));
     folder.fails(
         "approve --kernel bzImage -o list",

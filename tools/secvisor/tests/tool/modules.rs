@@ -247,7 +247,7 @@ fn a_folders_unfit_modules_are_left_out_with_those_that_need_them() {
         "modules       1, at",
         "module        good: ",
         "not approved  ./no.ko: no sound ELF: ",
-        "not approved  ./packed.ko.gz: cannot unpack it: ",
+        "not approved  ./packed.ko.gz: cannot unpack it by gzip: ",
         "not approved  ./below/it/z-giver.ko: section .text+0x0: RELA relocation of type 26",
         "not approved  ./below/taker.ko: symbol offer is exported neither",
     ] {
