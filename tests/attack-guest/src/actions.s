@@ -118,6 +118,36 @@ cr4_writers:
     control_register_writer 4, \register
 .endr
 
+# RDI goes to CR4 by other encodings of the instruction, 16 bytes each: prefixes that mean nothing,
+# a MOD field that is ignored. (REX before another prefix is left out: QEMU does not ignore it.)
+.macro encoded bytes:vararg
+    .balign 16, 0xcc
+    mov rax, rdi
+    .byte \bytes
+    ret
+.endm
+.globl cr4_encodings, cr4_encodings_end, cr4_stepped, cr4_stepped_at
+    .balign 16, 0xcc
+cr4_encodings:
+    encoded 0x2e, 0x0f, 0x22, 0xe0
+    encoded 0x66, 0x0f, 0x22, 0xe0
+    encoded 0xf2, 0x0f, 0x22, 0xe0
+    encoded 0xf3, 0x0f, 0x22, 0xe0
+    encoded 0x67, 0x48, 0x0f, 0x22, 0xe0
+    encoded 0x0f, 0x22, 0x20
+    encoded 0x0f, 0x22, 0x60
+    .balign 16, 0xcc
+cr4_encodings_end:
+
+# The same with the trap flag set: #DB right behind the instruction.
+cr4_stepped:
+    pushfq
+    or dword ptr [rsp], 0x100
+    popfq
+    mov cr4, rdi
+cr4_stepped_at:
+    ret
+
 # Writes RDI to CR0 or CR4, counts that in `passed`, and undoes it at once. Without paging long mode
 # is left: the bytes in between mean the same in 64-bit and in 32-bit code.
 .macro in_between number

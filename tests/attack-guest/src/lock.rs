@@ -94,6 +94,7 @@ pub fn run() {
             toggle(number, old, bit);
         }
     }
+    encodings();
     honest("clts", clts, CR0_TS);
     honest("same-values", same_values, 0);
     honest("cr3", write_cr3, 0);
@@ -117,6 +118,20 @@ fn toggle(number: u64, old: u64, bit: u64) {
             last = Some((end, now));
         }
     }
+}
+
+/// Toggles PGE by every encoding, and under the trap flag.
+fn encodings() {
+    let start = symbol!(cr4_encodings);
+    for (index, code) in (start..symbol!(cr4_encodings_end)).step_by(16).enumerate() {
+        let end = trap::call(code, cpu::cr4() ^ CR4_PGE).map_or(0x100, |frame| frame.vector);
+        say!("honest: lock-encoding {index} cr4={:#x} end={end:#x}", cpu::cr4());
+    }
+    let end = trap::call(symbol!(cr4_stepped), cpu::cr4() ^ CR4_PGE).unwrap_or_default();
+    let behind = end.rip.wrapping_sub(symbol!(cr4_stepped_at));
+    let (cr4, dr6, vector) = (cpu::cr4(), cpu::dr6(), end.vector);
+    say!("honest: lock-step cr4={cr4:#x} dr6={dr6:#x} end={vector:#x} behind={behind}");
+    cpu::write_dr6(0xFFFF_0FF0);
 }
 
 fn honest(name: &str, function: extern "C" fn(u64), argument: u64) {

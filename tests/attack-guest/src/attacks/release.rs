@@ -155,6 +155,13 @@ pub const ROWS: &[Attack] = &[
         },
     },
     Attack {
+        name: "module-write-huge",
+        plan: |_| {
+            let (_, frame) = approved();
+            Plan::call(frame, symbol!(write_marker), modules::huge_alias(frame)).at_target()
+        },
+    },
+    Attack {
         name: "module-write-user",
         plan: |_| {
             let (_, frame) = approved();

@@ -119,6 +119,11 @@ pub fn huge_pages() -> bool {
     cpu::cpuid(0x8000_0001).edx >> 26 & 1 != 0
 }
 
+/// Another address of a frame below 1 GiB: in the 1 GiB page, where there is one.
+pub fn huge_alias(frame: u64) -> u64 {
+    if huge_pages() { HUGE_PAGE + frame } else { frame }
+}
+
 /// Gives back whatever is approved, empties the window and frees all frames.
 pub fn reset() {
     let small = (0..8).map(Place::small);

@@ -118,5 +118,6 @@ pub(super) const ROWS: &[Row] = &[
     row("module-write-init", WRITE),
     row("module-write-identity", WRITE),
     row("module-write-large", WRITE),
+    row("module-write-huge", WRITE),
     row("module-write-user", WRITE),
 ];
