@@ -1,12 +1,13 @@
 //! scripts/bench: what SecVisor costs, counted rather than timed wherever that can be.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use harness::Result;
 use harness::attack::{self, Column, Figure, Setup};
-use harness::record::number;
+use harness::record::{Record, field, number};
 
 use crate::artifacts::{self, Guest};
 use crate::lines;
@@ -63,6 +64,7 @@ pub fn bench(options: &Options) -> Result<bool> {
     figures.add("text_bytes", harness::elf::resident_bytes(&hypervisor)? as f64);
     let launch = harness::elf::section_addresses(&hypervisor, ".launch")?;
     figures.add("launch_text_bytes", (launch.end - launch.start) as f64);
+    count_modules(&directory, &mut figures)?;
     time_linux(&directory, &mut figures)?;
     for (name, value) in &figures.0 {
         println!("{name:<44} {:>12}", short(*value));
@@ -107,6 +109,46 @@ fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
             let value = figure.instructions_per_round();
             figures.add(format!("instructions_per_{name}{end}"), value);
         }
+    }
+    Ok(())
+}
+
+/// Linux's modules, under `-icount`: the calls by which each is approved and released, from before
+/// the first CPUID that asks for SecVisor to after the last VMMCALL, counted by the demo kernel.
+fn count_modules(directory: &Path, figures: &mut Figures) -> Result<()> {
+    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest()?);
+    let options = Run { cpu: Some(CPU.into()), ..Run::for_tests() };
+    let directory = directory.join("modules");
+    let mut machine = options.machine(&secvisor, &guest, "measure", &directory)?;
+    machine.icount = true;
+    let progress = Progress::new("counting what modules cost");
+    let mut running = machine.start(&directory, DEADLINE)?;
+    running.wait_done()?;
+    drop(progress);
+    if let Some(record) = Record::all(&running.log()).first() {
+        return Err(format!("a module left a violation: {}", record.line).into());
+    }
+    let console = running.console.text();
+    let done = |what: &str| {
+        let lines = console.lines().filter_map(|line| line.trim().strip_prefix(what));
+        lines.filter_map(|rest| rest.strip_suffix(" ok")).collect::<BTreeSet<_>>()
+    };
+    let (loaded, unloaded) = (done("modules: load "), done("modules: unload "));
+    figures.add("modules_loaded", loaded.intersection(&unloaded).count() as f64);
+    let told = console.lines().find(|line| line.contains("demo: measured "));
+    let told = told.ok_or("the guest told nothing of its modules")?;
+    let value = |name: &str| {
+        let value = field(told, name).and_then(number);
+        value.map(|value| value as f64).ok_or_else(|| format!("no {name} in {told:?}"))
+    };
+    let (modules, kib) = (value("modules")?, value("text")? / 1024.0);
+    for (what, unit, by) in [
+        ("load", "module_load", modules),
+        ("load", "module_text_kib", kib),
+        ("release", "module_release", modules),
+    ] {
+        figures.add(format!("instructions_per_{unit}"), value(what)? / by);
+        figures.add(format!("exits_per_{unit}"), value(&format!("{what}-exits"))? / by);
     }
     Ok(())
 }
