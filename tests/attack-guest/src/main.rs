@@ -42,6 +42,7 @@ core::arch::global_asm!(
 extern "C" fn main(information: u64) -> ! {
     console::start();
     tables::reset();
+    modules::start();
     let modules = modules::FRAMES..modules::FRAMES + modules::FRAME_COUNT * memory::PAGE;
     say!("guest: modules {:#x}-{:#x}", modules.start, modules.end);
     let options = Options::read(information);

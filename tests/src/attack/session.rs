@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::evidence::{self, Attempt};
 use super::rows::Effect;
-use super::state::{self, State, Watched};
+use super::state::{self, State, Tables, Watched};
 use super::{Column, Group, Outcome, Row, Setup, Verdict};
 use crate::Result;
 use crate::qemu::{Machine, Running};
@@ -63,8 +63,8 @@ struct Session {
     alive: bool,
     /// What is compared before and after each row, if that is.
     watched: Option<Watched>,
-    /// The frame table before the first row.
-    frame_table: Vec<u8>,
+    /// SecVisor's tables before the first row.
+    tables: Tables,
 }
 
 /// How much SecVisor had said before a row.
@@ -89,10 +89,10 @@ impl Session {
         }
         let kept = rows.iter().any(|row| matches!(row.group, Group::Modules | Group::Pinned));
         let mut session =
-            Self { running, column, alive: true, watched: None, frame_table: Vec::new() };
+            Self { running, column, alive: true, watched: None, tables: Tables::default() };
         if kept && column != Column::Plain {
             let watched = Watched::find(&session.running.log(), &session.running.console.text())?;
-            session.frame_table = watched.frame_table(&session.running)?;
+            session.tables = watched.tables(&session.running)?;
             session.watched = Some(watched);
         }
         session.running.send(&format!("{line}\n"))?;
@@ -159,11 +159,11 @@ impl Session {
         Ok(outcome)
     }
 
-    /// Whether a row left frames of another class than there were before the first.
+    /// What a row left in SecVisor's tables that was not there before the first.
     fn not_restored(&self) -> Result<Option<String>> {
         let Some(watched) = &self.watched else { return Ok(None) };
-        let differs = watched.frame_table(&self.running)? != self.frame_table;
-        Ok(differs.then(|| "the frame table is not what it was at first".into()))
+        let left = watched.tables(&self.running)?.difference(&self.tables);
+        Ok(left.map(|what| format!("since the first row {what}")))
     }
 
     /// Waits until the guest is about to attack, and reads where its success would show.

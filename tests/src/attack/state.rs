@@ -11,14 +11,24 @@ use crate::record::number;
 pub(super) struct Watched {
     /// SecVisor's class of every frame.
     frame_table: Range<u64>,
+    /// What follows from it for both views. Once a 2 MiB page was split it stays so: the guest sees
+    /// to that for the page that modules lie in.
+    nested_tables: Range<u64>,
     /// The frames that the guest loads modules into.
     modules: Range<u64>,
 }
 
-/// What it was.
+/// SecVisor's tables as they were.
+#[derive(PartialEq, Eq, Default)]
+pub(super) struct Tables {
+    frames: Vec<u8>,
+    nested: Vec<u8>,
+}
+
+/// All of it as it was.
 #[derive(PartialEq, Eq)]
 pub(super) struct State {
-    frame_table: Vec<u8>,
+    tables: Tables,
     modules: Vec<u8>,
     registers: Vec<String>,
 }
@@ -35,24 +45,29 @@ impl Watched {
         let range = |text, what| range(text, what).ok_or_else(|| format!("nobody said {what:?}"));
         Ok(Self {
             frame_table: range(log, "secvisor: frame table")?,
+            nested_tables: range(log, "secvisor: nested tables")?,
             modules: range(console, "guest: modules")?,
         })
     }
 
     /// All of it now.
     pub(super) fn state(&self, running: &Running) -> Result<State> {
-        let read = |range: &Range<u64>| running.memory(range.start, range.end - range.start);
         Ok(State {
-            frame_table: self.frame_table(running)?,
-            modules: read(&self.modules)?,
+            tables: self.tables(running)?,
+            modules: read(running, &self.modules)?,
             registers: registers(&running.monitor("info registers")?),
         })
     }
 
-    /// The frame table now.
-    pub(super) fn frame_table(&self, running: &Running) -> Result<Vec<u8>> {
-        running.memory(self.frame_table.start, self.frame_table.end - self.frame_table.start)
+    /// SecVisor's tables now.
+    pub(super) fn tables(&self, running: &Running) -> Result<Tables> {
+        let frames = read(running, &self.frame_table)?;
+        Ok(Tables { frames, nested: read(running, &self.nested_tables)? })
     }
+}
+
+fn read(running: &Running, range: &Range<u64>) -> Result<Vec<u8>> {
+    running.memory(range.start, range.end - range.start)
 }
 
 /// The control registers and tables that can be pinned, from the monitor's answer.
@@ -63,18 +78,33 @@ fn registers(answer: &str) -> Vec<String> {
     words.filter(pinned).chain(table).collect()
 }
 
+fn first_difference(now: &[u8], then: &[u8]) -> Option<usize> {
+    now.iter().zip(then).position(|(now, then)| now != then)
+}
+
+impl Tables {
+    /// What is not as it was.
+    pub(super) fn difference(&self, before: &Self) -> Option<String> {
+        if let Some(frame) = first_difference(&self.frames, &before.frames) {
+            let (then, now) = (before.frames[frame], self.frames[frame]);
+            return Some(format!("frame {frame:#x} was of class {then} and is of class {now}"));
+        }
+        let at = first_difference(&self.nested, &before.nested)?;
+        Some(format!("byte {at:#x} of the nested tables was changed"))
+    }
+}
+
 impl State {
     /// What is not as it was.
     pub(super) fn difference(&self, before: &Self) -> Option<String> {
-        let first = |now: &[u8], then: &[u8]| now.iter().zip(then).position(|(a, b)| a != b);
-        if let Some(frame) = first(&self.frame_table, &before.frame_table) {
-            let (then, now) = (before.frame_table[frame], self.frame_table[frame]);
-            return Some(format!("frame {frame:#x} was of class {then} and is of class {now}"));
-        }
-        if let Some(at) = first(&self.modules, &before.modules) {
-            return Some(format!("byte {at:#x} of the modules' frames was changed"));
-        }
-        (self != before).then(|| format!("{:?} became {:?}", before.registers, self.registers))
+        let modules = || first_difference(&self.modules, &before.modules);
+        let registers = || format!("{:?} became {:?}", before.registers, self.registers);
+        self.tables
+            .difference(&before.tables)
+            .or_else(|| {
+                modules().map(|at| format!("byte {at:#x} of the modules' frames was changed"))
+            })
+            .or_else(|| (self.registers != before.registers).then(registers))
     }
 }
 
@@ -96,10 +126,11 @@ mod tests {
 
     #[test]
     fn a_frame_of_another_class_is_a_difference() {
-        let state =
-            |class| State { frame_table: vec![0, class], modules: vec![], registers: vec![] };
-        assert_eq!(state(1).difference(&state(1)), None);
-        let said = state(2).difference(&state(1));
+        let tables = |class, entry| Tables { frames: vec![0, class], nested: vec![entry] };
+        assert_eq!(tables(1, 7).difference(&tables(1, 7)), None);
+        let said = tables(2, 7).difference(&tables(1, 7));
         assert_eq!(said.as_deref(), Some("frame 0x1 was of class 1 and is of class 2"));
+        let said = tables(1, 5).difference(&tables(1, 7));
+        assert_eq!(said.as_deref(), Some("byte 0x0 of the nested tables was changed"));
     }
 }

@@ -102,7 +102,6 @@ const SPECIAL: [(&str, &[Attack]); 5] = [
 pub fn run(options: &Options) {
     // What the text page held at first, to mend it from after an attack that succeeded.
     copy(symbol!(victim), GOLDEN, PAGE);
-    crate::modules::reset();
     for rows in ATTACKS {
         for row in rows {
             if options.wants("attacks") || options.chosen().any(|name| name == row.name) {

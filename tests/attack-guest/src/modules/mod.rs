@@ -41,8 +41,8 @@ const HUGE_FRAMES: u64 = 0x500_0000;
 /// The frames that modules are scattered over.
 pub const FRAMES: u64 = 0x400_0000;
 pub const FRAME_COUNT: u64 = 256;
-/// The window's page tables: one page of each level below the root.
-const TABLES: u64 = HEAP + 0x80_0000;
+/// The window's page tables, in the same 2 MiB: one page of each level below the root.
+const TABLES: u64 = FRAMES + FRAME_COUNT * PAGE;
 /// Where descriptors are written.
 pub const DESCRIPTOR: u64 = HEAP + 0x70_0800;
 
@@ -141,6 +141,14 @@ pub fn reset() {
     poke(TABLES + PAGE + 257 * 8, LARGE_FRAMES | RW | LARGE);
     cpu::write_cr3(symbol!(pml4));
     TAKEN.store(0, Ordering::Relaxed);
+}
+
+/// Empties the window, and has a module come and go: SecVisor's tables for the frames that modules
+/// lie in are then as they will be again after each of them.
+pub fn start() {
+    reset();
+    Module::load(GAMMA, 0).approve_all();
+    reset();
 }
 
 /// What the guest tells SecVisor of a unit: `struct secvisor_unit`.
