@@ -19,7 +19,7 @@ impl CodeMemory for Code<'_> {
     }
 
     fn settle(&mut self, duty: FlushDuty, frames: &[u32]) {
-        // One processor runs guest code; it flushes before it runs any again.
+        // Enough as long as one processor runs guest code: it flushes before it runs any again.
         duty.discharge(|| self.0.flush_owed = true);
         frames.iter().for_each(|&frame| self.0.guest().write_back(frame));
     }

@@ -91,8 +91,7 @@ impl Machine {
         let mut ring = self.ring.lock();
         ring.count += 1;
         let rip = Gva(save.rip);
-        let kernel_mode = save.cpl < 3;
-        let unit = if kernel_mode { self.units.lock().nearest(rip) } else { [0; UNIT_NAME_BYTES] };
+        let unit = if save.cpl < 3 { self.units.lock().nearest(rip) } else { [0; UNIT_NAME_BYTES] };
         let violation = Violation {
             kind: refusal.kind,
             action: self.options.violation,

@@ -181,14 +181,14 @@ unsafe extern "C" fn arrive() -> ! {
 /// Where they stay, when the launch's code is long gone.
 #[unsafe(naked)]
 unsafe extern "C" fn park() -> ! {
-    naked_asm!("2:", "cli", "hlt", "jmp 2b")
+    // Counted when the last instruction of the launch is behind it.
+    naked_asm!("lock inc dword ptr [rip + {parked}]", "2:", "cli", "hlt", "jmp 2b", parked = sym PARKED)
 }
 
 extern "C" fn prepare() {
     paging::switch_to(ROOT.load(Ordering::Acquire));
     interrupts::load();
     redirect_init();
-    PARKED.fetch_add(1, Ordering::Release);
 }
 
 /// Makes INIT an exception and forces A20 open, where the processor can do that. Returns whether

@@ -35,8 +35,6 @@ pub const CSTAR: u32 = 0xC000_0083;
 pub const SFMASK: u32 = 0xC000_0084;
 /// Local APIC base.
 pub const APIC_BASE: u32 = 0x1B;
-/// Code segment of SYSENTER.
-pub const SYSENTER_CS: u32 = 0x174;
 /// Debug control.
 pub const DEBUGCTL: u32 = 0x1D9;
 
@@ -50,7 +48,7 @@ pub const TABLE: &[Row] = &[
     (0x48, 0x49, Rule::Pass, "speculation control: the guest's own"),
     (0x8B, 0x8B, Rule::Ignored, "microcode revision: kernels write 0 before they read it"),
     (0xE7, 0xE8, Rule::Pass, "frequency counters"),
-    (SYSENTER_CS, 0x176, Rule::Ignored, "SYSENTER is hidden: its code segment stays 0"),
+    (0x174, 0x176, Rule::Ignored, "SYSENTER is hidden: its code segment stays 0"),
     (0x179, 0x17B, Rule::Ignored, "machine check control stays as firmware left it"),
     (DEBUGCTL, DEBUGCTL, Rule::Checked, "branch single-step would escape the segment-load step"),
     (0x277, 0x277, Rule::Pass, "page attributes: the VMCB holds the guest's own"),

@@ -116,21 +116,18 @@ impl<'a> Units<'a> {
             *frame = found.ok_or(refused(Error::Fault, "no memory is mapped at", gva))?;
         }
         let frames = self.frames(slot);
-        let (duty, protected) = protect(nested, frames);
+        // A frame that comes a second time is Pending then, and no data.
+        let (duty, protected) = set_all(nested, frames, FrameClass::Data, FrameClass::Pending);
         memory.settle(duty, frames);
-        let verified = match frames.get(protected) {
-            Some(&frame) => {
-                let gpa = u64::from(frame).saturating_mul(PAGE_SIZE);
-                Err(refused(Error::Fault, "no data, or named twice, is the frame at", gpa))
-            }
-            None => self.verify(&request, frames, memory),
+        let verified = match frames.len().saturating_sub(protected) as u64 {
+            0 => self.verify(&request, frames, memory),
+            others => Err(refused(Error::Fault, "frames that are no data, or come twice", others)),
         };
         if verified.is_ok() {
             verify::fill_gaps(&request, slot, frames, memory);
         }
         let class = if verified.is_ok() { FrameClass::Approved } else { FrameClass::Data };
-        let duty = set_all(nested, frames.get(..protected).unwrap_or_default(), class);
-        memory.settle(duty, &[]);
+        memory.settle(set_all(nested, frames, FrameClass::Pending, class).0, &[]);
         let index = self.index(request.module.number, request.init);
         if let (Ok(()), Some(slot)) = (&verified, self.slots.get_mut(index)) {
             slot.base = request.base();
@@ -152,13 +149,14 @@ impl<'a> Units<'a> {
         let window = self.list.window();
         let placed = Slot { base: region.base, ..slot };
         let other = if init { unit.core.base } else { unit.init.base };
-        let inside = |address: u64| window.contains(&address);
-        let own = inside(placed.base) && inside(placed.end().saturating_sub(1));
-        if !own || other != 0 && !inside(other) {
-            return Err(refused(Error::Invalid, "outside the window for modules", region.base));
+        // A module without the other region gives it no base.
+        let other = if other == 0 { region.base } else { other };
+        let named = [placed.base, placed.end().saturating_sub(1), other];
+        if let Some(outside) = named.into_iter().find(|address| !window.contains(address)) {
+            return Err(refused(Error::Invalid, "outside the window for modules", outside));
         }
         let core = self.slot(module.number, false);
-        if init && core.pages != 0 && core.base != unit.core.base {
+        if init && core.pages != 0 && (core.base == 0 || core.base != unit.core.base) {
             return Err(refused(Error::NoEntry, "no core approved at its base", unit.core.base));
         }
         let apart = |it: &Slot| it.base == 0 || it.end() <= placed.base || placed.end() <= it.base;
@@ -172,7 +170,8 @@ impl<'a> Units<'a> {
     /// Its base says which; its name, for the log.
     ///
     /// # Errors
-    /// [`Error::NoEntry`] if no such unit begins there, and for kernel code that is not init code.
+    /// [`Error::NoEntry`] if no unit begins there, [`Error::NotPermitted`] for kernel code that is no
+    /// init code and for a unit of the other kind, [`Error::Invalid`] for another size.
     pub fn release<M: TableMemory>(
         &mut self,
         unit: &Unit,
@@ -181,21 +180,20 @@ impl<'a> Units<'a> {
     ) -> Result<[u8; UNIT_NAME_BYTES], Error> {
         let region = unit.region();
         let index = self.slots.iter().position(|it| it.base != 0 && it.base == region.base);
-        let index = index.filter(|&index| match unit.kind {
-            UnitKind::KernelInit => self.list.kernel_range(index).is_some_and(|(_, init)| init),
-            _ => index >= self.kernel,
-        });
         let index = index.ok_or(Error::NoEntry)?;
+        let kernel = unit.kind == UnitKind::KernelInit;
+        if self.list.kernel_range(index).map_or(kernel, |(_, init)| !(kernel && init)) {
+            return Err(Error::NotPermitted);
+        }
         let slot = self.slots.get(index).copied().unwrap_or_default();
         if region.size != 0 && region.size != slot.size() {
             return Err(Error::Invalid);
         }
         let name = self.name(index);
         // Execute goes first and is flushed; only then may anyone write.
-        let duty = set_all(nested, self.frames(slot), FrameClass::Pending);
-        memory.settle(duty, &[]);
-        let duty = set_all(nested, self.frames(slot), FrameClass::Data);
-        memory.settle(duty, &[]);
+        let frames = self.frames(slot);
+        memory.settle(set_all(nested, frames, FrameClass::Approved, FrameClass::Pending).0, &[]);
+        memory.settle(set_all(nested, frames, FrameClass::Pending, FrameClass::Data).0, &[]);
         if let Some(slot) = self.slots.get_mut(index) {
             slot.base = 0;
         }
@@ -203,25 +201,18 @@ impl<'a> Units<'a> {
     }
 }
 
-/// Makes data Pending, up to the first frame that is no data, as one that comes a second time is
-/// not. Returns how many frames it was.
-fn protect<M: TableMemory>(nested: &mut Nested<'_, M>, frames: &[u32]) -> (FlushDuty, usize) {
-    let mut duty = FlushDuty::new(false);
-    for (done, &frame) in frames.iter().enumerate() {
-        let data = nested.class(frame.into()) == FrameClass::Data;
-        let next = if data { nested.set_class(frame.into(), FrameClass::Pending) } else { None };
-        let Some(next) = next else { return (duty, done) };
-        duty = duty.and(next);
-    }
-    (duty, frames.len())
-}
-
-/// Gives frames whose classes may change a class.
+/// Gives those of the frames that have the class `from` the class `to`. Returns how many.
 fn set_all<M: TableMemory>(
     nested: &mut Nested<'_, M>,
     frames: &[u32],
-    class: FrameClass,
-) -> FlushDuty {
-    let duties = frames.iter().filter_map(|&frame| nested.set_class(frame.into(), class));
-    duties.fold(FlushDuty::new(false), FlushDuty::and)
+    from: FrameClass,
+    to: FrameClass,
+) -> (FlushDuty, usize) {
+    let mut all = (FlushDuty::new(false), 0usize);
+    for frame in frames.iter().map(|&frame| frame.into()) {
+        let next = if nested.class(frame) == from { nested.set_class(frame, to) } else { None };
+        let Some(next) = next else { continue };
+        all = (all.0.and(next), all.1.saturating_add(1));
+    }
+    all
 }

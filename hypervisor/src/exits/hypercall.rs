@@ -42,28 +42,38 @@ fn set_kernel_mode(vcpu: &mut Vcpu) -> Result<(), Error> {
 }
 
 fn approve_code(vcpu: &mut Vcpu) -> Result<(), Error> {
-    let operation = Operation::from_rbx(vcpu.registers.rbx)?;
-    let unit = read_unit(vcpu)?;
+    let operation = Operation::from_rbx(vcpu.registers.rbx);
+    let (base, result) = match operation.and_then(|it| Ok((it, read_unit(vcpu)?))) {
+        Ok((operation, unit)) => (unit.region().base, change(vcpu, operation, &unit)),
+        Err(error) => (vcpu.registers.rcx, Err(error)),
+    };
+    // Kernels release all memory of modules, approved or not.
+    let quiet = operation == Ok(Operation::Release) && result == Err(Error::NoEntry);
+    if result.is_ok() || quiet {
+        return result;
+    }
+    let gpa = vcpu.translate(Gva(base));
+    violation::record(vcpu, Refusal { kind: Kind::Hypercall, gpa, info: base });
+    // In audit a module runs on: each of its pages becomes approved when it is first entered.
+    let audits = vcpu.machine.options.violation == Action::Audit;
+    if audits && operation == Ok(Operation::Approve) { Ok(()) } else { result }
+}
+
+fn change(vcpu: &mut Vcpu, operation: Operation, unit: &Unit) -> Result<(), Error> {
     let machine = vcpu.machine;
-    let mut units = machine.units.lock();
+    let (mut units, mut nested) = (machine.units.lock(), machine.nested.lock());
     if operation == Operation::Release {
-        let name = units.release(&unit, &mut machine.nested.lock(), &mut Code(vcpu))?;
+        let name = units.release(unit, &mut nested, &mut Code(vcpu))?;
         log::info!("secvisor: released {}", plain_text(&name).unwrap_or("?"));
         return Ok(());
     }
-    let approved = units.approve(&unit, &mut machine.nested.lock(), &mut Code(vcpu));
-    drop(units);
     let part = if unit.kind == UnitKind::ModuleCore { "core" } else { "init" };
-    let Err(refused) = approved else {
-        log::info!("secvisor: approved {}/{part}", unit.name());
-        return Ok(());
-    };
-    log::warn!("secvisor: refused module {}/{part}: {refused}", unit.name());
-    let base = unit.region().base;
-    let gpa = vcpu.translate(Gva(base));
-    violation::record(vcpu, Refusal { kind: Kind::Hypercall, gpa, info: base });
-    // In audit the module runs on: each of its pages becomes approved when it is first entered.
-    if machine.options.violation == Action::Audit { Ok(()) } else { Err(refused.error) }
+    units.approve(unit, &mut nested, &mut Code(vcpu)).map_err(|refused| {
+        log::warn!("secvisor: refused module {}/{part}: {refused}", unit.name());
+        refused.error
+    })?;
+    log::info!("secvisor: approved {}/{part}", unit.name());
+    Ok(())
 }
 
 /// Copies the descriptor out of the guest's memory, word by word, and parses the copy.

@@ -130,10 +130,13 @@ fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Ref
         view: vcpu.view(),
         class: vcpu.guest().class(gpa),
     };
+    // Not a walk of the guest's tables and not the push of an event's frame.
+    let interrupted = Event::interrupted(vcpu.vmcb.control.exit_interrupt_info);
+    let by_instruction = info & TABLE_WALK == 0 && interrupted.is_none();
     match judge(&fault, vcpu.machine.options.entry_guard) {
         Verdict::Load(View::User) => vcpu.enter_user_view(),
         Verdict::Load(View::Kernel) => vcpu.enter_kernel_view(),
-        Verdict::Guarded if info & TABLE_WALK == 0 => return guarded::write(vcpu, gpa),
+        Verdict::Guarded if by_instruction => return guarded::write(vcpu, gpa),
         Verdict::Guarded => return Err(Refusal::at(Kind::Write, gpa)),
         Verdict::Retry => {
             let here = Some((gpa.0, vcpu.vmcb.save.rip));

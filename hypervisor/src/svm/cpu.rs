@@ -115,6 +115,8 @@ pub fn write_back_caches() {
 
 /// Writes back and invalidates the cache lines of mapped memory, in every processor's caches.
 pub fn flush_cache_lines(start: u64, length: u64) {
+    // SAFETY: stores that still wait in write-combining buffers come first.
+    unsafe { asm!("mfence", options(nostack, preserves_flags)) };
     // Every processor with SVM has lines of 64 bytes (CPUID 0000_0001h EBX[15:8]).
     for line in (start..start + length).step_by(64) {
         // SAFETY: CLFLUSH changes no memory contents.

@@ -82,7 +82,7 @@ program u_start_others
     mov ecx, 2000000
 1:  loop 1b
     mov [rdi], edx
-    mov ecx, 2000000
+    mov ecx, 200000000          # a busy host may let the other processor wait
 1:  loop 1b
     finish
 

@@ -1,6 +1,7 @@
 //! Checking an approval list, once, before anything of it is used.
 
 use core::fmt;
+use core::ops::Range;
 
 use super::{
     ApprovalList, Architecture, Base, CodeRange, Fault, Fields, HEADER_BYTES, MAGIC, MAX_MODULES,
@@ -8,6 +9,9 @@ use super::{
 };
 use crate::PAGE_SIZE;
 use crate::address::Gpa;
+
+/// Largest region of a module, in bytes: its pages are counted in 32 bits.
+const MOST_OF_A_REGION: u64 = 1 << 31;
 
 /// Why bytes are no approval list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,8 +91,10 @@ impl<'a> ApprovalList<'a> {
         require(ranges > 0, "no kernel code is approved, ranges", ranges)?;
         require(ranges <= MAX_RANGES, "more kernel ranges than supported", ranges)?;
         require(modules <= MAX_MODULES, "more modules than supported", modules)?;
-        let aligned = (window.0 | window.1).is_multiple_of(PAGE_SIZE) && window.0 <= window.1;
-        require(aligned, "no window of pages for modules, from", window.0)?;
+        let aligned = (window.0 | window.1).is_multiple_of(PAGE_SIZE);
+        let reached = 0 < window.0 && window.0 < window.1 && window.1 <= architecture.limits().1;
+        let fits = if modules == 0 { window == (0, 0) } else { aligned && reached };
+        require(fits, "no window of pages for modules, from", window.0)?;
         let (ranges, rest) = table(rest, ranges)?;
         let (modules, rest) = table(rest, modules)?;
         let (sections, rest) = table(rest, sections)?;
@@ -102,7 +108,7 @@ impl<'a> ApprovalList<'a> {
         for (index, record) in self.ranges.iter().enumerate() {
             let in_range = Fault::in_part("kernel range", Some(index));
             let range = CodeRange::decode(record).map_err(&in_range)?;
-            range.check(self.architecture, end).map_err(&in_range)?;
+            range.check(self.architecture, end, self.window()).map_err(&in_range)?;
             for earlier in self.kernel_ranges().take(index) {
                 range.check_against(&earlier).map_err(&in_range)?;
             }
@@ -129,7 +135,7 @@ impl<'a> ApprovalList<'a> {
                 let section = self.decode_section(index).map_err(&in_section)?;
                 let start = (section.init, section.offset);
                 require(start >= end, "section inside or below the one before it, at", start.1)
-                    .and_then(|()| section.check(self.modules.len()))
+                    .and_then(|()| section.check(self.modules.len(), self.window()))
                     .map_err(&in_section)?;
                 end = (section.init, section.end());
                 relocations = relocations.saturating_add(section.relocations.len());
@@ -154,7 +160,9 @@ fn table<const N: usize>(bytes: &[u8], count: u32) -> Result<(&[[u8; N]], &[u8])
 }
 
 impl Section<'_> {
-    fn check(&self, modules: usize) -> Result<(), Fault> {
+    fn check(&self, modules: usize, window: Range<u64>) -> Result<(), Fault> {
+        let room = window.end.saturating_sub(window.start).min(MOST_OF_A_REGION);
+        require(u64::from(self.end()) <= room, "section past the window's end, at", self.offset)?;
         let mut end = 0;
         for record in self.relocations {
             let Relocation { offset, field, base, .. } = Relocation::decode(record)?;
@@ -170,7 +178,12 @@ impl Section<'_> {
 }
 
 impl CodeRange<'_> {
-    fn check(&self, architecture: Architecture, previous_end: u64) -> Result<(), Fault> {
+    fn check(
+        &self,
+        architecture: Architecture,
+        previous_end: u64,
+        window: Range<u64>,
+    ) -> Result<(), Fault> {
         let (start, end) = (self.physical.start(), self.physical.end());
         let (physical_limit, virtual_limit) = architecture.limits();
         require(
@@ -181,7 +194,12 @@ impl CodeRange<'_> {
         require(end <= physical_limit, "physical end out of the machine's reach", end)?;
         let virtual_end = self.virtual_start.0.checked_add(self.physical.length());
         let fits = virtual_end.is_some_and(|end| end <= virtual_limit);
-        require(fits, "virtual end out of the machine's reach, from", self.virtual_start.0)
+        let virtual_start = self.virtual_start.0;
+        require(fits, "virtual end out of the machine's reach, from", virtual_start)?;
+        require(virtual_start > 0, "virtual start at", virtual_start)?;
+        let apart =
+            virtual_end.is_some_and(|end| end <= window.start) || window.end <= virtual_start;
+        require(apart, "virtual range in the window for modules, from", virtual_start)
     }
 
     fn check_against(&self, earlier: &Self) -> Result<(), Fault> {

@@ -173,6 +173,9 @@ fn headers_are_checked() {
         }),
         ("no window of pages for modules", |b| b[48] = 1),
         ("no window of pages for modules", |b| b[63] = 0),
+        ("no window of pages for modules, from: 0x0", |b| b[48..56].fill(0)),
+        ("no window of pages for modules", |b| b.copy_within(48..56, 56)),
+        ("no window of pages for modules", |b| b[48..64].fill(0)),
     ] {
         let error = rejected_bytes(change);
         assert!(error.contains(message), "{error} is not about: {message}");
@@ -198,6 +201,10 @@ fn ranges_are_checked() {
             range("x", 1 << 52, 1, high + 0x7000, 0),
         ),
         ("virtual start not on", 1, range("x", 0x100_7000, 1, high + 0x7001, 0)),
+        ("virtual start at: 0x0", 1, range("x", 0x100_7000, 1, 0, 0)),
+        ("virtual range in the window", 1, range("x", 0x100_7000, 1, WINDOW.0, 0)),
+        ("virtual range in the window", 1, range("x", 0x100_7000, 0x1001, WINDOW.0 - 0x1000, 0)),
+        ("virtual range in the window", 1, range("x", 0x100_7000, 1, WINDOW.1 - 0x1000, 0)),
         ("virtual end out of", 1, range("x", 0x100_7000, 1, !0xFFF, 0)),
         ("virtual range overlaps", 1, range("x", 0x100_7000, 1, high + 0x5000, 0)),
         ("virtual range overlaps", 1, range("x", 0x100_7000, 0x1001, high - 0x1000, 0)),
@@ -210,7 +217,10 @@ fn ranges_are_checked() {
     }
     let error = rejected(|list| list.entry = 0x100_5123);
     assert!(error.contains("entry point outside the approved code: 0x1005123"), "{error}");
-    let error = rejected(|list| list.machine = 3);
+    let error = rejected(|list| {
+        list.machine = 3;
+        list.window = (0xd000_0000, 0xe000_0000);
+    });
     assert!(error.contains("virtual end out of"), "{error}");
     let mut low = without_modules();
     low.machine = 3;

@@ -20,10 +20,12 @@ use crate::hypercall::Region;
 use crate::nested::Geometry;
 
 const KERNEL: u64 = 0xffff_ffff_8100_0000;
-/// Where `fat`'s core, its init region and `vfat`'s core are loaded.
+/// Where the modules' regions are loaded.
 const FAT: u64 = WINDOW.0 + 0x1_0000;
 const FAT_INIT: u64 = WINDOW.0 + 0x5_0000;
 const VFAT: u64 = WINDOW.0 + 0x9_0000;
+const ZRAM: u64 = WINDOW.0 + 0xD_0000;
+const ZRAM_INIT: u64 = WINDOW.0 + 0xE_0000;
 const TABLES: u64 = 1 << 32;
 /// Frames that can change.
 const FRAMES: usize = 0x2000;
@@ -185,13 +187,13 @@ fn with_guest<R>(test: impl FnOnce(Guest<'_>) -> R) -> R {
 fn room_is_what_the_units_take() {
     let bytes = list();
     let list = ApprovalList::parse(&bytes).unwrap();
-    assert_eq!(Units::room(&list), (6, 3 + 3 + 1 + 1));
-    let mut slots = [Slot::default(); 6];
-    assert!(Units::new(list, &mut slots, &mut [0; 7]).is_none());
+    assert_eq!(Units::room(&list), (8, 3 + 3 + 1 + 1 + 2));
+    let mut slots = [Slot::default(); 8];
     assert!(Units::new(list, &mut slots, &mut [0; 9]).is_none());
-    assert!(Units::new(list, &mut slots[..5], &mut [0; 8]).is_none());
-    assert!(Units::new(list, &mut [Slot::default(); 7], &mut [0; 8]).is_none());
-    assert!(Units::new(list, &mut slots, &mut [0; 8]).is_some());
+    assert!(Units::new(list, &mut slots, &mut [0; 11]).is_none());
+    assert!(Units::new(list, &mut slots[..7], &mut [0; 10]).is_none());
+    assert!(Units::new(list, &mut [Slot::default(); 9], &mut [0; 10]).is_none());
+    assert!(Units::new(list, &mut slots, &mut [0; 10]).is_some());
 }
 
 #[test]
@@ -255,7 +257,7 @@ fn what_is_approved_is_approved_in_every_byte() {
     with_guest(|mut guest| {
         guest.approve(&fat_core()).unwrap();
         guest.approve(&fat_init()).unwrap();
-        let [fat, _] = codes();
+        let [fat, ..] = codes();
         for (init, frames) in [(false, &[0x1500, 0x1203, 0x1501][..]), (true, &[0x1100])] {
             for (at, byte) in frames.iter().flat_map(|frame| &guest.memory.pages[frame]).enumerate()
             {
@@ -293,10 +295,10 @@ fn only_what_was_approved_is_released() {
             (Error::NoEntry, release_at(VFAT)),
             (Error::NoEntry, release_at(FAT_INIT)),
             (Error::NoEntry, release_at(FAT + 0x1000)),
-            (Error::NoEntry, release_at(KERNEL)),
-            (Error::NoEntry, release_at(KERNEL + 0x2000)),
-            (Error::NoEntry, kernel(KERNEL, 0x2000)),
-            (Error::NoEntry, kernel(FAT, 0x3000)),
+            (Error::NotPermitted, release_at(KERNEL)),
+            (Error::NotPermitted, release_at(KERNEL + 0x2000)),
+            (Error::NotPermitted, kernel(KERNEL, 0x2000)),
+            (Error::NotPermitted, kernel(FAT, 0x3000)),
             (Error::NoEntry, kernel(KERNEL + 0x3000, 0x1000)),
             (Error::Invalid, kernel(KERNEL + 0x2000, 0x2000)),
             (Error::Invalid, unit(UnitKind::ModuleCore, "fat", (FAT, 0x1000), (0, 0))),

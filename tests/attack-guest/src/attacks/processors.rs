@@ -4,7 +4,7 @@ use super::hardware::call;
 use super::{Act, Attack, Plan};
 use crate::cpu::{APIC_BASE, rdmsr, wrmsr};
 use crate::devices::LAPIC;
-use crate::memory::{self, CANARY, MARKER, URW, poke, poke8, poke32};
+use crate::memory::{self, CANARY, MARKER, URW, peek, poke, poke8, poke32};
 use crate::trap::{Frame, symbol};
 
 /// Where the second processor would start, and the mark it would leave.
@@ -42,6 +42,8 @@ fn start(send: impl Fn(u64)) {
         send(command);
         wait();
     }
+    // A busy host may let the other processor wait.
+    (0..100).take_while(|_| peek(LOW_WITNESS) == CANARY).for_each(|_| wait());
 }
 
 extern "C" fn broadcast(_: u64) {

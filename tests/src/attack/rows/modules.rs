@@ -12,7 +12,7 @@ const EINVAL: i64 = -22;
 const FIELD: &str = ": expected ";
 const WINDOW: &str = "outside the window for modules";
 const SIZE: &str = "not the size that the list says";
-const NO_DATA: &str = "no data, or named twice, is the frame at";
+const NO_DATA: &str = "frames that are no data, or come twice: 0x1";
 const UNKNOWN: &str = "not on the approval list";
 const BUSY: &str = "approved already, or in the way";
 
@@ -25,7 +25,7 @@ const fn refused(name: &'static str, errno: i64, log: &'static str) -> Row {
     row(name, Trace::Call { errno, log, then: "kernel-fetch" })
 }
 
-/// A call that fails without a word: the descriptor is none, or nothing is to be released.
+/// A call that fails without a line of its own: the descriptor is none, or nothing is to be released.
 const fn failed(name: &'static str, errno: i64) -> Row {
     refused(name, errno, "")
 }
@@ -100,8 +100,8 @@ pub(super) const ROWS: &[Row] = &[
     failed("descriptor-hidden", EFAULT),
     failed("descriptor-non-canonical", EFAULT),
     failed("release-unapproved", ENOENT),
-    kept("release-kernel-text", ENOENT),
-    kept("release-kernel-text-as-init", ENOENT),
+    kept("release-kernel-text", EPERM),
+    kept("release-kernel-text-as-init", EPERM),
     kept("release-hidden", ENOENT),
     kept("release-inside", ENOENT),
     kept("release-other-size", EINVAL),

@@ -63,6 +63,15 @@ fn modules_are_checked() {
         ("section 3: section inside or below", |p| p.sections[2] = section("x", 0x20, 0x10, 1, 3)),
         ("section 0: empty section", |p| p.sections[0] = section("x", 0, 0, 0, 2)),
         ("section 0: section wraps", |p| p.sections[0] = section("x", 2, u32::MAX - 1, 0, 2)),
+        ("section 2: section past the window's end, at: 0x80", |p| {
+            p.window = (0xffff_ffff_a000_0000, 0xffff_ffff_a000_2000);
+            p.sections[2] = section("x", 0x80, 0x1F81, 0, 3);
+        }),
+        ("section 2: section past the window's end, at: 0x80", |p| {
+            p.window = (0x1000, 0xffff_ffff_0000_0000);
+            p.ranges[0] = range(".text", 0x100_0000, 0x5123, 0xffff_ffff_8100_0000, 0);
+            p.sections[2] = section("x", 0x80, 0x8000_0000, 0, 3);
+        }),
         ("section 3: unknown region: 0x2", |p| p.sections[3] = section("x", 0, 0x20, 2, 4)),
         ("section 0: unknown relocation field: 0x0", |p| p.relocations[0][4] = 0),
         ("section 0: unknown relocation field: 0x5", |p| p.relocations[0][4] = 5),

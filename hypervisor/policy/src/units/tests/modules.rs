@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{FAT, FAT_INIT, JUNK, KERNEL, Log, Memory, VFAT};
+use super::{FAT, FAT_INIT, JUNK, KERNEL, Log, Memory, VFAT, ZRAM, ZRAM_INIT};
 use crate::PAGE_SIZE;
 use crate::approval::tests::{Parts, WINDOW, module, range, relocation, section};
 
@@ -23,8 +23,9 @@ fn low(value: u64) -> Vec<u8> {
     value.to_le_bytes()[..4].to_vec()
 }
 
-/// `fat`: two core sections over three pages with a gap, and an init section; `vfat` calls it.
-pub fn codes() -> [Vec<Code>; 2] {
+/// `fat`: two core sections over three pages with a gap, and an init section; `vfat` calls it;
+/// `zram` needs nothing.
+pub fn codes() -> [Vec<Code>; 3] {
     let relative = |target: u64, place: u64| low(target.wrapping_sub(place));
     let text = Code {
         init: false,
@@ -56,7 +57,8 @@ pub fn codes() -> [Vec<Code>; 2] {
         bytes: bytes(0x20, 4),
         fields: vec![(0x1C, 3, 1, 0, 0x40, relative(FAT + 0x40, VFAT + 0x1C))],
     };
-    [vec![text, exit, init], vec![vfat]]
+    let plain = |init, seed| Code { init, offset: 0, bytes: bytes(0x10, seed), fields: vec![] };
+    [vec![text, exit, init], vec![vfat], vec![plain(false, 5), plain(true, 6)]]
 }
 
 pub fn list() -> Vec<u8> {
@@ -75,7 +77,7 @@ pub fn list() -> Vec<u8> {
         range(".text", 0x100_0000, 0x1800, KERNEL, 0),
         range(".init.text", 0x100_2000, 0x1000, KERNEL + 0x2000, 1),
     ];
-    let modules = vec![module("fat", 3), module("vfat", 4)];
+    let modules = vec![module("fat", 3), module("vfat", 4), module("zram", 6)];
     Parts { machine: 62, entry: 0x100_0000, window: WINDOW, ranges, modules, sections, relocations }
         .build()
 }
@@ -98,9 +100,11 @@ pub fn loaded(log: &Log) -> Memory {
             }
         }
     };
-    let [fat, vfat] = codes();
+    let [fat, vfat, zram] = codes();
     place(FAT, &[0x1500, 0x1203, 0x1501], &[&fat[0], &fat[1]]);
     place(FAT_INIT, &[0x1100], &[&fat[2]]);
     place(VFAT, &[0x1202], &[&vfat[0]]);
+    place(ZRAM, &[0x1300], &[&zram[0]]);
+    place(ZRAM_INIT, &[0x1301], &[&zram[1]]);
     memory
 }

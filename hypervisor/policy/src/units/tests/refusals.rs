@@ -7,7 +7,7 @@ use super::*;
 fn every_changed_bit_is_refused() {
     with_guest(|mut guest| {
         guest.approve(&fat_core()).unwrap();
-        let [_, vfat] = codes();
+        let [_, vfat, _] = codes();
         for at in 0..vfat[0].bytes.len() as u64 {
             for bit in 0..8 {
                 guest.poke(VFAT + at, 1 << bit);
@@ -51,7 +51,7 @@ const REFUSALS: &[(Error, &str, Change)] = &[
     (Error::Invalid, "outside the window for modules: 0xffffffff9ffff000", |_| {
         unit(UnitKind::ModuleCore, "fat", (WINDOW.0 - 0x1000, 0x3000), (FAT_INIT, 0))
     }),
-    (Error::Invalid, "outside the window for modules: 0xfffffffffeffe000", |_| {
+    (Error::Invalid, "outside the window for modules: 0xffffffffff000fff", |_| {
         unit(UnitKind::ModuleCore, "fat", (WINDOW.1 - 0x2000, 0x3000), (FAT_INIT, 0))
     }),
     (Error::Invalid, "outside the window for modules: 0x0", |_| {
@@ -64,6 +64,10 @@ const REFUSALS: &[(Error, &str, Change)] = &[
         unit(UnitKind::ModuleCore, "fat", (FAT, 0x3000), (KERNEL, 0))
     }),
     (Error::NoEntry, "no core approved at its base: 0xffffffffa0010000", |_| fat_init()),
+    // Base 0 is no base, and least of all that of a core that is not approved
+    (Error::NoEntry, "no core approved at its base: 0x0", |_| {
+        unit(UnitKind::ModuleInit, "zram", (0, 0), (ZRAM_INIT, 0x1000))
+    }),
     (Error::NoEntry, "it needs fat, which is not approved now", |_| vfat_core()),
     (Error::NoEntry, "it needs fat, which", |_| {
         unit(UnitKind::ModuleCore, "fat", (FAT, 0x3000), (0, 0))
@@ -90,31 +94,31 @@ const REFUSALS: &[(Error, &str, Change)] = &[
         guest.memory.mapped.remove(&(FAT + 0x2000));
         fat_core()
     }),
-    (Error::Fault, "no data, or named twice, is the frame at: 0x1500000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x2000, 0x1500);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0x1000000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x1000, 0x1000);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0x0", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT, 0);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0x1f00000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x2000, 0x1F00);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0x1f01000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x2000, 0x1F01);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0xfee00000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x2000, 0xFEE00);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0xfffffff000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.memory.mapped.insert(FAT + 0x2000, 0xFFF_FFFF);
         fat_core()
     }),
@@ -122,7 +126,7 @@ const REFUSALS: &[(Error, &str, Change)] = &[
         guest.memory.mapped.insert(FAT + 0x2000, 1 << 32);
         fat_core()
     }),
-    (Error::Fault, "is the frame at: 0x1100000", |guest| {
+    (Error::Fault, "frames that are no data, or come twice: 0x1", |guest| {
         guest.approve(&fat_core()).unwrap();
         guest.approve(&fat_init()).unwrap();
         guest.memory.mapped.insert(VFAT, 0x1100);
