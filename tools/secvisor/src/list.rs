@@ -74,12 +74,26 @@ impl Module {
     }
 }
 
-/// Where a kernel's module loader allocates.
-pub fn window(architecture: Architecture) -> Range<u64> {
+/// The lowest address of kernels, above which their module loaders allocate.
+pub const fn lowest(architecture: Architecture) -> u64 {
     match architecture {
-        Architecture::X86_64 => 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000,
-        Architecture::I386 => 0xc000_0000..0xffff_f000,
+        Architecture::X86_64 => 0xffff_ffff_a000_0000,
+        Architecture::I386 => 0xc000_0000,
     }
+}
+
+/// Where a kernel's module loader allocates: never where its own code is.
+fn window(contents: &Contents) -> Range<u64> {
+    let ends = contents
+        .ranges
+        .iter()
+        .map(|it| it.virtual_start.saturating_add(it.filled.saturating_add(0xFFF) & !0xFFF));
+    let start = ends.fold(lowest(contents.architecture), u64::max);
+    let end = match contents.architecture {
+        Architecture::X86_64 => 0xffff_ffff_ff00_0000,
+        Architecture::I386 => 0xffff_f000,
+    };
+    if contents.modules.is_empty() { 0..0 } else { start..end }
 }
 
 impl Contents {
@@ -129,7 +143,7 @@ pub fn encode(contents: &Contents) -> Result<Vec<u8>, Error> {
             relocations.extend(section.relocations.iter().flat_map(relocation));
         }
     }
-    let window = if modules.is_empty() { 0..0 } else { window(sorted.architecture) };
+    let window = window(&sorted);
     let tables = [ranges, modules, sections, relocations].concat();
     Ok([
         MAGIC.to_vec(),
@@ -284,8 +298,7 @@ mod tests {
             let honest = Contents { architecture, entry, ranges, modules };
             let bytes = encode(&honest).unwrap();
             let list = ApprovalList::parse(&bytes).unwrap();
-            let window = if honest.modules.is_empty() { 0..0 } else { window(architecture) };
-            prop_assert_eq!(list.window(), window);
+            prop_assert_eq!(list.window(), window(&honest));
             prop_assert_eq!(contents(list), honest.clone());
             let mut turned = honest;
             turned.ranges.reverse();

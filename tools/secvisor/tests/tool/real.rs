@@ -92,9 +92,11 @@ fn a_list_determines_the_code_of_real_modules() {
     let files: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(!files.is_empty() && list.modules().count() == files.len());
     let exports = loader::kernel_exports(&fs::read(kernel).unwrap());
-    let start = list.window().start;
-    // Wherever the kernel puts them.
-    for (step, from) in [(0x123_4000, start + 0x5000), (0x20_0000, start + 0x4000_0000)] {
+    let (start, end) = (list.window().start, list.window().end);
+    let regions = 2 * files.len() as u64;
+    // Wherever the kernel puts them: over the whole window, and at its end.
+    let spread = ((end - start) / (regions + 1)) & !0xFFF;
+    for (step, from) in [(spread, start + 0x5000), (0x10_0000, end - 0x10_0000 * regions)] {
         let loaded = load_all(&files, exports.clone(), |number| from + step * number as u64);
         let number = |name: &str| list.find_module(name).unwrap().number;
         let bases =

@@ -106,7 +106,7 @@ fn a_32_bit_modules_fields_hold_their_addends() {
             (12, Field::Unsigned32, Base::Kernel, 0x10_0000),
         ]
     );
-    assert_eq!(ApprovalList::parse(&bytes).unwrap().window(), 0xC000_0000..0xFFFF_F000);
+    assert_eq!(ApprovalList::parse(&bytes).unwrap().window(), 0xC010_1000..0xFFFF_F000);
 
     module.foreign_relocations = true;
     put(&folder, &[&module]);
