@@ -28,8 +28,7 @@ impl<'a> Units<'a> {
                 read(field, found.get_mut(..width).unwrap_or_default(), frames, memory);
                 let base = self.base(request, relocation.base)?;
                 let place = request.base().saturating_add(field.into());
-                let unfit =
-                    refused(Error::NotPermitted, "out of reach is what is needed at", place);
+                let unfit = refused(Error::NotPermitted, "out of reach, from", place);
                 let expected = relocation.bytes(base, place).ok_or(unfit)?;
                 if found != expected {
                     let (section, offset) = (section.name, relocation.offset);
@@ -75,7 +74,7 @@ fn place(frames: &[u32], offset: u32) -> Option<Gpa> {
 /// Reads from `offset` of the region on. What cannot be read stays as it is.
 fn read(mut offset: u32, mut to: &mut [u8], frames: &[u32], memory: &impl CodeMemory) {
     while let Some(gpa) = place(frames, offset).filter(|_| !to.is_empty()) {
-        let count = memory.read(gpa, to);
+        let count = memory.read(gpa, to).max(1);
         to = to.split_at_mut_checked(count).map_or(&mut [], |(_, rest)| rest);
         offset = offset.saturating_add(count as u32);
     }

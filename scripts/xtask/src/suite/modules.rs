@@ -11,6 +11,7 @@ use harness::record::{Record, number};
 
 use super::linux::{none, start};
 use super::{Context, Test};
+use crate::run::{Options, Violation};
 use crate::shell::Shell;
 
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -34,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("linux/modules-text-exact", text_exact),
         Test::new("linux/modules-changed-refused", changed),
         Test::new("linux/modules-unlisted-refused", unlisted),
+        Test::new("linux/modules-unlisted-in-audit", unlisted_in_audit),
         Test::new("linux/modules-cycles", cycles),
     ]
 }
@@ -319,6 +321,24 @@ fn unlisted(context: &Context) -> Result<()> {
     }
     shell.expect("dmesg | grep -cE 'Oops|BUG|WARNING'", "\n0\n")?;
     shell.end().map(|_| ())
+}
+
+/// In audit the same module is recorded and runs.
+fn unlisted_in_audit(context: &Context) -> Result<()> {
+    let audit = |options: &mut Options| options.violation = Some(Violation::Audit);
+    let mut shell = Shell::new(start(context, "modules-audit", "shell", audit)?)?;
+    let own = "secvisor_demo_unapproved";
+    shell.expect(&format!("insmod /lib/unapproved/{own}.ko; echo code=$?"), "code=0")?;
+    shell.expect(&format!("rmmod {own}; echo code=$?"), "code=0")?;
+    let log = shell.end()?.log();
+    let records = Record::all(&log);
+    let of = |kind: &str| records.iter().filter(|record| record.kind == kind).count();
+    let told = records.iter().all(|record| record.line.ends_with("audit=no-guarantee-holds"));
+    if told && of("hypercall") > 0 && of("kernel-fetch") > 0 && log.contains("not on the approval")
+    {
+        return Ok(());
+    }
+    Err(format!("records {records:?}").into())
 }
 
 /// What the guest's memory is used for, in KiB.
