@@ -3,10 +3,9 @@
 use policy::control;
 use policy::violation::Kind;
 
-use super::{GENERAL_PROTECTION, Resume};
+use super::{Resume, general_protection};
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
-use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
 /// MOV to CR0 or CR4. LMSW, which no kernel needs, is refused.
@@ -21,7 +20,7 @@ pub fn write(vcpu: &mut Vcpu, number: u8) -> Result<Resume, Refusal> {
         return Err(Refusal::of(Kind::Pinned, value));
     }
     if number == 0 && !control::is_valid_cr0(value) {
-        return Ok(Resume::Fault(Event::exception(GENERAL_PROTECTION, 0)));
+        return Ok(general_protection());
     }
     *register = value;
     // As the write itself would: CR4.PGE and PSE empty the TLB (APM vol. 2, 5.5).

@@ -6,7 +6,7 @@ use policy::fault::EntryGuard;
 use policy::frame::View;
 use policy::msr;
 
-use super::{GENERAL_PROTECTION, INVALID_OPCODE, Resume};
+use super::{GENERAL_PROTECTION, INVALID_OPCODE, Resume, general_protection};
 use crate::fast::perform_system_call;
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
@@ -132,7 +132,7 @@ pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
             trap(vcpu, Event::software(vector), instruction.length(2))
         }
         // The bytes changed under us: the guest raced itself.
-        _ => Resume::Fault(Event::exception(GENERAL_PROTECTION, 0)),
+        _ => general_protection(),
     }
 }
 

@@ -33,6 +33,11 @@ pub enum Resume {
     Fault(Event),
 }
 
+/// With #GP(0) at the instruction.
+fn general_protection() -> Resume {
+    Resume::Fault(Event::exception(GENERAL_PROTECTION, 0))
+}
+
 const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 /// #SX: INIT, redirected by VM_CR.R_INIT.

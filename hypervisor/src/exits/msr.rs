@@ -8,18 +8,13 @@ use policy::control;
 use policy::msr::{self, Rule};
 use policy::violation::Kind;
 
-use super::{GENERAL_PROTECTION, Resume};
+use super::{Resume, general_protection};
 use crate::machine::Refusal;
 use crate::svm::cpu;
-use crate::svm::vmcb::Event;
 use crate::vcpu::Vcpu;
 
 const PAGING: u64 = 1 << 31;
 const BRANCH_SINGLE_STEP: u64 = 1 << 1;
-
-fn general_protection() -> Resume {
-    Resume::Fault(Event::exception(GENERAL_PROTECTION, 0))
-}
 
 /// What the guest reads from a register.
 fn current(vcpu: &Vcpu, register: u32) -> Result<u64, cpu::GeneralProtection> {
