@@ -9,14 +9,16 @@ use std::ops::Range;
 
 use meaning::Meaning;
 use policy::PAGE_SIZE;
+use policy::approval::Architecture;
 use symbols::Symbol;
 pub use symbols::Symbols;
 
 use crate::Error;
 use crate::kernel::Section;
+use crate::list::module_space;
 
-/// Where Linux puts code that it loads or makes (Documentation/x86/x86_64/mm.rst).
-const MODULES: Range<u64> = 0xFFFF_FFFF_A000_0000..0xFFFF_FFFF_FF00_0000;
+/// Where Linux puts code that it loads or makes.
+const MODULES: Range<u64> = module_space(Architecture::X86_64);
 
 /// What addresses mean.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use elf::endian::AnyEndian;
 use elf::section::SectionHeader;
 
 use crate::Error;
+use crate::kernel::broken;
 
 /// The symbols that modules may use, and what modules must be built for.
 #[derive(Debug)]
@@ -80,8 +81,4 @@ fn string<'a>(elf: &ElfBytes<'a, AnyEndian>, address: u64) -> Option<&'a str> {
     let header = elf.section_headers()?.iter().find(inside)?;
     let bytes = elf.section_data(&header).ok()?.0.get((address - header.sh_addr) as usize..)?;
     str::from_utf8(bytes.split(|&byte| byte == 0).next()?).ok()
-}
-
-fn broken(error: elf::ParseError) -> Error {
-    format!("no sound ELF: {error}")
 }

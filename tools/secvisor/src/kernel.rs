@@ -108,11 +108,7 @@ impl<'a> Kernel<'a> {
 
     fn read_as(file: &'a [u8], audit: bool) -> Result<Self, Error> {
         let image = Image::read(file)?;
-        let architecture = match image.elf.ehdr.e_machine {
-            abi::EM_X86_64 => Architecture::X86_64,
-            abi::EM_386 => Architecture::I386,
-            machine => return Err(format!("made for ELF machine {machine}, not x86_64 or i386")),
-        };
+        let architecture = architecture(image.elf.ehdr.e_machine)?;
         let loaded = image.loaded_sections()?;
         let is_code = |section: &Loaded<'_>| APPROVED.iter().any(|(name, _)| *name == section.name);
         let mut code = Vec::new();
@@ -313,6 +309,16 @@ impl<'a> Image<'a> {
     }
 }
 
-fn broken(error: elf::ParseError) -> Error {
+/// What an ELF is made for.
+pub fn architecture(machine: u16) -> Result<Architecture, Error> {
+    match machine {
+        abi::EM_X86_64 => Ok(Architecture::X86_64),
+        abi::EM_386 => Ok(Architecture::I386),
+        _ => Err(format!("made for ELF machine {machine}, not x86_64 or i386")),
+    }
+}
+
+/// What is told of bytes that are no ELF.
+pub fn broken(error: elf::ParseError) -> Error {
     format!("no sound ELF: {error}")
 }

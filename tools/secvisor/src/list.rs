@@ -74,26 +74,25 @@ impl Module {
     }
 }
 
-/// The lowest address of kernels, above which their module loaders allocate.
-pub const fn lowest(architecture: Architecture) -> u64 {
+/// Where kernels' module loaders allocate at most (Documentation/x86/x86_64/mm.rst).
+pub const fn module_space(architecture: Architecture) -> Range<u64> {
     match architecture {
-        Architecture::X86_64 => 0xffff_ffff_a000_0000,
-        Architecture::I386 => 0xc000_0000,
+        Architecture::X86_64 => 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000,
+        Architecture::I386 => 0xc000_0000..0xffff_f000,
     }
 }
 
 /// Where a kernel's module loader allocates: never where its own code is.
 fn window(contents: &Contents) -> Range<u64> {
+    if contents.modules.is_empty() {
+        return 0..0;
+    }
     let ends = contents
         .ranges
         .iter()
         .map(|it| it.virtual_start.saturating_add(it.filled.saturating_add(0xFFF) & !0xFFF));
-    let start = ends.fold(lowest(contents.architecture), u64::max);
-    let end = match contents.architecture {
-        Architecture::X86_64 => 0xffff_ffff_ff00_0000,
-        Architecture::I386 => 0xffff_f000,
-    };
-    if contents.modules.is_empty() { 0..0 } else { start..end }
+    let space = module_space(contents.architecture);
+    ends.fold(space.start, u64::max)..space.end
 }
 
 impl Contents {

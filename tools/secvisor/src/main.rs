@@ -44,7 +44,8 @@ enum Command {
     /// The list holds the physical place and the SHA-256 of the kernel's code sections, for each
     /// module the SHA-256 and every relocation of its code sections, and nothing else that may
     /// run in kernel mode. The same files give the same list, byte for byte, in whatever order.
-    /// Modules load if they, and the modules that they depend on, are in the list. Give it to GRUB as the module `policy`, beside the very vmlinux it was made from.
+    /// Modules load if they, and the modules that they depend on, are in the list. Give it to GRUB
+    /// as the module `policy`, beside the very vmlinux it was made from.
     Approve {
         /// The kernel: an ELF vmlinux, or a bzImage, which is unpacked
         #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use elf::section::SectionHeader;
 use policy::approval::Architecture;
 
 use crate::Error;
+use crate::kernel::{self, broken};
 use crate::layout::{self, Place};
 
 /// Relocations that only live patching applies.
@@ -95,11 +96,7 @@ impl<'a> Module<'a> {
     /// Reads an object file.
     pub fn read(file: &'a [u8]) -> Result<Self, Error> {
         let elf = ElfBytes::<AnyEndian>::minimal_parse(file).map_err(broken)?;
-        let architecture = match elf.ehdr.e_machine {
-            abi::EM_X86_64 => Architecture::X86_64,
-            abi::EM_386 => Architecture::I386,
-            machine => return Err(format!("made for ELF machine {machine}, not x86_64 or i386")),
-        };
+        let architecture = kernel::architecture(elf.ehdr.e_machine)?;
         if elf.ehdr.e_type != abi::ET_REL {
             let kind = elf.ehdr.e_type;
             return Err(format!("ELF of type {kind} is no kernel module (relocatable, type 1)"));
@@ -286,8 +283,4 @@ fn read_code<'a>(elf: &ElfBytes<'a, AnyEndian>, sections: &mut [Section<'a>]) ->
     }
     sections.iter_mut().for_each(|code| code.relocations.sort_by_key(|site| site.offset));
     Ok(())
-}
-
-fn broken(error: elf::ParseError) -> Error {
-    format!("no sound ELF: {error}")
 }

@@ -182,7 +182,7 @@ fn relocate(
             value &= u64::from(u32::MAX);
         }
         let relocation = approval::Relocation { offset: site.offset as u32, field, base, value };
-        let lowest = list::lowest(module.architecture);
+        let lowest = list::module_space(module.architecture).start;
         let counted_from = if base == Base::Kernel { 0 } else { lowest };
         if relocation.bytes(counted_from, lowest).is_none() {
             let address = value.wrapping_add(counted_from);
