@@ -88,22 +88,12 @@ init_code:
 # RDI goes to the register by way of each general-purpose register in turn.
 .macro control_register_writer number, register
     .balign 64, 0xcc
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
+    push_kept
     mov [rip + user_rsp], rsp
     mov \register, rdi
     mov cr\number, \register
     mov rsp, [rip + user_rsp]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    pop_kept
     ret
 .endm
 .globl cr0_writers, cr4_writers

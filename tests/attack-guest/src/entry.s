@@ -159,13 +159,25 @@ gate_entry:
     int 0x81
 
 # ---- calls that come back whatever happens ----------------------------------------------------
-.macro save_context
+# The registers that a called function must keep.
+.macro push_kept
     push rbx
     push rbp
     push r12
     push r13
     push r14
     push r15
+.endm
+.macro pop_kept
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+.endm
+.macro save_context
+    push_kept
     sub rsp, 8
     mov [rip + recover_rsp], rsp
 .endm
@@ -189,12 +201,7 @@ land:
 leave_context:
     mov qword ptr [rip + recover_rsp], 0
     add rsp, 8
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
+    pop_kept
     ret
 
 .macro load_user_registers
