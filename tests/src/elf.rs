@@ -13,6 +13,8 @@ use crate::Result;
 pub struct Part {
     /// Where it lies in physical memory.
     pub physical: u64,
+    /// The addresses that it is linked for.
+    pub addresses: Range<u64>,
     /// What it holds.
     pub bytes: Vec<u8>,
 }
@@ -34,24 +36,15 @@ pub fn section(file: &Path, name: &str) -> Result<Part> {
             (offset < segment.p_memsz).then_some(segment.p_paddr + offset)
         })
         .ok_or_else(|| format!("no segment of {} loads {name}", file.display()))?;
-    Ok(Part { physical, bytes: elf.section_data(&header)?.0.to_vec() })
-}
-
-/// The addresses that the section `name` of the ELF file is linked for.
-pub fn section_addresses(file: &Path, name: &str) -> Result<Range<u64>> {
-    let data = std::fs::read(file)?;
-    let elf = ElfBytes::<LittleEndian>::minimal_parse(&data)?;
-    let header = elf
-        .section_header_by_name(name)?
-        .ok_or_else(|| format!("{} has no section {name}", file.display()))?;
-    Ok(header.sh_addr..header.sh_addr + header.sh_size)
+    let addresses = header.sh_addr..header.sh_addr + header.sh_size;
+    Ok(Part { physical, addresses, bytes: elf.section_data(&header)?.0.to_vec() })
 }
 
 /// Bytes of the hypervisor's executable segments, without what is unmapped when the guest starts.
 pub fn resident_bytes(file: &Path) -> Result<u64> {
     let data = std::fs::read(file)?;
     let elf = ElfBytes::<LittleEndian>::minimal_parse(&data)?;
-    let launch = section_addresses(file, ".launch")?;
+    let launch = section(file, ".launch")?.addresses;
     let segments = elf.segments().into_iter().flatten();
     let executable = segments.filter(|it| it.p_type == PT_LOAD && it.p_flags & PF_X != 0);
     Ok(executable.filter(|it| it.p_vaddr != launch.start).map(|it| it.p_memsz).sum())

@@ -1,5 +1,7 @@
 //! SecVisor's log as read back from its serial port.
 
+use std::ops::Range;
+
 /// Start of every line of SecVisor's log.
 pub const PREFIX: &str = "secvisor: ";
 
@@ -28,6 +30,15 @@ pub fn number(text: &str) -> Option<u64> {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
+}
+
+/// The ranges that lines name behind `what`, such as `secvisor: hidden 0x1000-0x2000`.
+pub fn ranges<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = Range<u64>> + 'a {
+    text.lines().filter_map(move |line| {
+        let range = line.trim().strip_prefix(what)?.strip_prefix(' ')?;
+        let (start, end) = range.split_once('-')?;
+        Some(number(start)?..number(end)?)
+    })
 }
 
 /// The value of `name=value` in a line of such words.

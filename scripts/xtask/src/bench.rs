@@ -62,8 +62,8 @@ pub fn bench(options: &Options) -> Result<bool> {
     figures.add("lines_runtime", lines.runtime() as f64);
     let hypervisor = artifacts::hypervisor()?;
     figures.add("text_bytes", harness::elf::resident_bytes(&hypervisor)? as f64);
-    let launch = harness::elf::section_addresses(&hypervisor, ".launch")?;
-    figures.add("launch_text_bytes", (launch.end - launch.start) as f64);
+    let launch = harness::elf::section(&hypervisor, ".launch")?;
+    figures.add("launch_text_bytes", launch.bytes.len() as f64);
     count_modules(&directory, &mut figures)?;
     time_linux(&directory, &mut figures)?;
     for (name, value) in &figures.0 {

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::evidence::{self, Attempt};
 use super::rows::Effect;
-use super::state::{self, State, Tables, Watched};
+use super::state::{State, Tables, Watched};
 use super::{Column, Group, Outcome, Row, Setup, Verdict};
 use crate::Result;
 use crate::qemu::{Machine, Running};
-use crate::record::Record;
+use crate::record::{Record, ranges};
 
 /// From power-on to the guest's question.
 const BOOT: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl Session {
         running.wait_for("guest: ask")?;
         let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
         let mut line = format!("run={}", names.join(","));
-        if let Some(hidden) = state::range(&running.log(), "secvisor: hidden") {
+        if let Some(hidden) = ranges(&running.log(), "secvisor: hidden").next() {
             line.push_str(&format!(" hidden={:#x}", hidden.start));
         }
         let kept = rows.iter().any(|row| matches!(row.group, Group::Modules | Group::Pinned));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::qemu::Running;
-use crate::record::number;
+use crate::record::ranges;
 
 /// What is to stay as it is.
 #[derive(Clone, Default)]
@@ -33,16 +33,10 @@ pub(super) struct State {
     registers: Vec<String>,
 }
 
-/// The range that a line names, such as `secvisor: frame table 0x1000-0x2000`.
-pub(super) fn range(text: &str, what: &str) -> Option<Range<u64>> {
-    let line = text.lines().find_map(|line| line.trim().strip_prefix(what)?.strip_prefix(' '))?;
-    let (start, end) = line.split_once('-')?;
-    Some(number(start)?..number(end)?)
-}
-
 impl Watched {
     pub(super) fn find(log: &str, console: &str) -> Result<Self> {
-        let range = |text, what| range(text, what).ok_or_else(|| format!("nobody said {what:?}"));
+        let range =
+            |text, what| ranges(text, what).next().ok_or_else(|| format!("nobody said {what:?}"));
         Ok(Self {
             frame_table: range(log, "secvisor: frame table")?,
             nested_tables: range(log, "secvisor: nested tables")?,
@@ -115,8 +109,8 @@ mod tests {
     #[test]
     fn ranges_and_registers_are_found() {
         let log = "secvisor: x\r\nsecvisor: frame table 0x1000-0x3000\r\n";
-        assert_eq!(range(log, "secvisor: frame table"), Some(0x1000..0x3000));
-        assert_eq!(range(log, "secvisor: hidden"), None);
+        assert_eq!(ranges(log, "secvisor: frame table").next(), Some(0x1000..0x3000));
+        assert_eq!(ranges(log, "secvisor: hidden").next(), None);
         let answer = "IDT=     0000 ffff\nCR0=80010033 CR2=1 CR3=2 CR4=620\nEFER=500";
         assert_eq!(
             registers(answer),

@@ -97,7 +97,7 @@ fn text_bytes(hypervisor: &Path) -> Result<()> {
 
 /// Code that stays must not refer to what is unmapped when the guest starts.
 fn launch_is_left_behind(hypervisor: &Path) -> Result<()> {
-    let launch = harness::elf::section_addresses(hypervisor, ".launch")?;
+    let launch = harness::elf::section(hypervisor, ".launch")?.addresses;
     let mut objdump = Command::new("objdump");
     objdump.args(["-d", "--no-show-raw-insn", "-j", ".text"]).arg(hypervisor);
     let output = objdump.output()?;

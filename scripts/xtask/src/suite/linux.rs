@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::Result;
 use harness::qemu::Running;
-use harness::record::{Record, number};
+use harness::record::{Record, ranges};
 
 use super::{Context, Outcome, Test};
 use crate::artifacts::{self, Guest};
@@ -188,12 +188,8 @@ fn halt(context: &Context) -> Result<()> {
 /// What the host tool reads out of a dump of SecVisor's memory.
 fn ring(running: &Running, dump: &Path) -> Result<String> {
     let mut memory = Vec::new();
-    for line in running.log().lines() {
-        let Some(range) = line.strip_prefix("secvisor: hidden ") else { continue };
-        let (start, end) = range.trim().split_once('-').ok_or("no range")?;
-        let start = number(start).ok_or("no start")?;
-        let end = number(end).ok_or("no end")?;
-        memory.extend(running.memory(start, end - start)?);
+    for range in ranges(&running.log(), "secvisor: hidden") {
+        memory.extend(running.memory(range.start, range.end - range.start)?);
     }
     std::fs::write(dump, memory)?;
     let output = Command::new(artifacts::tool()?).arg("ring").arg(dump).output()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::Result;
 use harness::module::{Module, Text, places};
 use harness::paging::{Snapshot, symbols};
-use harness::record::{Record, number};
+use harness::record::{Record, ranges};
 
 use super::linux::{none, start};
 use super::{Context, Test};
@@ -80,11 +80,9 @@ fn shell(context: &Context, name: &str, deadline: Duration) -> Result<Shell> {
 /// A block of SecVisor's memory that its log names: `secvisor: NAME 0xSTART-0xEND`.
 fn block(shell: &Shell, name: &str) -> Result<Vec<u8>> {
     let log = shell.machine().log();
-    let range = log.lines().find_map(|line| line.strip_prefix(&format!("secvisor: {name} ")));
+    let range = ranges(&log, &format!("secvisor: {name}")).next();
     let range = range.ok_or_else(|| format!("the log names no {name}"))?;
-    let (start, end) = range.trim().split_once('-').ok_or("no range")?;
-    let (start, end) = (number(start).ok_or("no start")?, number(end).ok_or("no end")?);
-    shell.machine().memory(start, end - start)
+    shell.machine().memory(range.start, range.end - range.start)
 }
 
 fn frames(shell: &Shell) -> Result<Vec<u8>> {
