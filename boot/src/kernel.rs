@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 use policy::address::PhysicalRange;
+use policy::approval::Architecture;
 
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::BootError;
@@ -10,9 +11,9 @@ use crate::memory::PhysicalMemory;
 /// First bytes of a little-endian ELF file of 32 and of 64 bits (ELF-64, 1.4).
 const MAGIC_32: [u8; 6] = *b"\x7FELF\x01\x01";
 const MAGIC_64: [u8; 6] = *b"\x7FELF\x02\x01";
-/// e_type of an executable and e_machine of x86_64, as one word.
+/// e_type of an executable and e_machine, as one word.
+const EXECUTABLE_I386: u32 = 3 << 16 | 2;
 const EXECUTABLE_X86_64: u32 = 62 << 16 | 2;
-const PROGRAM_HEADER_BYTES: u16 = 56;
 const LOADED: u32 = 1;
 
 /// Segments that a kernel has at most.
@@ -32,6 +33,7 @@ pub struct Segment<'a> {
 /// A kernel file, checked.
 #[derive(Clone, Debug)]
 pub struct Kernel<'a> {
+    architecture: Architecture,
     segments: ArrayVec<Segment<'a>, MAX_SEGMENTS>,
     span: PhysicalRange,
     entry: u64,
@@ -41,32 +43,40 @@ impl<'a> Kernel<'a> {
     /// Reads the headers of `file`, an ELF executable.
     ///
     /// # Errors
-    /// What is not an x86_64 ELF executable, has no or too many segments, segments that overlap,
-    /// wrap, lie outside 1 MiB to 4 GiB or the file, or an entry outside them. 32-bit kernels too:
-    /// they cannot be started yet.
+    /// What is not an i386 or x86_64 ELF executable, has no or too many segments, segments that
+    /// overlap, wrap, lie outside 1 MiB to 4 GiB or the file, or an entry outside them.
     pub fn parse(file: &'a [u8]) -> Result<Self, BootError<'static>> {
         let cut_short = BootError::Kernel("its file is not ELF or is cut short");
-        if !file.starts_with(&MAGIC_64) {
-            return Err(match file.starts_with(&MAGIC_32) {
-                true => BootError::Kernel("it is a 32-bit kernel, which cannot be started yet"),
-                false => cut_short,
-            });
+        let wide = file.starts_with(&MAGIC_64);
+        if !wide && !file.starts_with(&MAGIC_32) {
+            return Err(cut_short);
         }
-        if u32_at(file, 16) != Some(EXECUTABLE_X86_64) {
-            return Err(BootError::Kernel("it is not an x86_64 executable"));
-        }
-        let entry = u64_at(file, 24).ok_or(cut_short)?;
-        let headers = u64_at(file, 32).and_then(|offset| usize::try_from(offset).ok());
+        let architecture = match (wide, u32_at(file, 16)) {
+            (false, Some(EXECUTABLE_I386)) => Architecture::I386,
+            (true, Some(EXECUTABLE_X86_64)) => Architecture::X86_64,
+            _ => return Err(BootError::Kernel("it is not an executable for i386 or x86_64")),
+        };
+        // A field that is 4 bytes long in 32-bit files and 8 in 64-bit ones, and where it lies in each.
+        let word = |bytes: &[u8], [at_32, at_64]: [usize; 2]| match wide {
+            true => u64_at(bytes, at_64),
+            false => u32_at(bytes, at_32).map(u64::from),
+        };
+        let entry = word(file, [24, 24]).ok_or(cut_short)?;
+        let headers = word(file, [28, 32]).and_then(|offset| usize::try_from(offset).ok());
         let headers = headers.and_then(|offset| file.get(offset..)).ok_or(cut_short)?;
-        let count = u16_at(file, 56).filter(|_| u16_at(file, 54) == Some(PROGRAM_HEADER_BYTES));
-        let size = usize::from(PROGRAM_HEADER_BYTES);
-        let size = usize::from(count.ok_or(cut_short)?).saturating_mul(size);
+        let (header_size, sizes): (u16, usize) = if wide { (56, 54) } else { (32, 42) };
+        let count = u16_at(file, sizes.saturating_add(2));
+        let count = count.filter(|_| u16_at(file, sizes) == Some(header_size)).ok_or(cut_short)?;
+        let header_size = usize::from(header_size);
+        let size = usize::from(count).saturating_mul(header_size);
         let headers = headers.get(..size).ok_or(cut_short)?;
         let mut segments = ArrayVec::<Segment<'a>, MAX_SEGMENTS>::new();
         let mut span = None::<PhysicalRange>;
-        for header in headers.chunks_exact(usize::from(PROGRAM_HEADER_BYTES)) {
-            let word = |at| u64_at(header, at).unwrap_or(0);
-            let [offset, address, in_file, in_memory] = [8, 24, 32, 40].map(word);
+        for header in headers.chunks_exact(header_size) {
+            // p_offset, p_paddr, p_filesz, p_memsz
+            let fields = [[4, 8], [12, 24], [16, 32], [20, 40]];
+            let [offset, address, in_file, in_memory] =
+                fields.map(|field| word(header, field).unwrap_or(0));
             if u32_at(header, 0) != Some(LOADED) || in_memory == 0 {
                 continue;
             }
@@ -97,7 +107,12 @@ impl<'a> Kernel<'a> {
         if !segments.iter().any(|segment| segment.physical.contains_address(entry)) {
             return Err(BootError::Kernel("its entry point lies outside its segments"));
         }
-        Ok(Self { segments, span, entry })
+        Ok(Self { architecture, segments, span, entry })
+    }
+
+    /// What it is made for.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// Its pieces; none overlaps another.
@@ -135,17 +150,30 @@ mod tests {
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
+    const BOTH: [Architecture; 2] = [Architecture::I386, Architecture::X86_64];
 
     fn error_of(entry: u64, segments: &[(u64, u64, &[u8])]) -> String {
-        Kernel::parse(&vmlinux(entry, segments)).unwrap_err().to_string()
+        let [narrow, wide] = BOTH.map(|architecture| {
+            Kernel::parse(&vmlinux(architecture, entry, segments)).unwrap_err().to_string()
+        });
+        // An address that 32 bits cannot say is another one there.
+        assert!(narrow == wide || segments.iter().any(|segment| segment.0 >> 32 != 0));
+        wide
     }
 
     #[test]
     fn segments_are_copied_and_the_rest_zeroed() {
         let segments: [(u64, u64, &[u8]); 3] =
             [(2 * MIB, 5, b"code"), (MIB, 0x1000, b"data"), (3 * MIB, 2, b"")];
-        let file = vmlinux(2 * MIB, &segments);
+        for architecture in BOTH {
+            check_loading(architecture, &segments);
+        }
+    }
+
+    fn check_loading(architecture: Architecture, segments: &[(u64, u64, &[u8])]) {
+        let file = vmlinux(architecture, 2 * MIB, segments);
         let kernel = Kernel::parse(&file).unwrap();
+        assert_eq!(kernel.architecture(), architecture);
         assert_eq!(kernel.segments().len(), 3);
         assert_eq!((kernel.entry(), kernel.span()), (2 * MIB, range(MIB, 3 * MIB + 2)));
         let mut ram = Ram(vec![0xEE; 4 * MIB as usize]);
@@ -173,26 +201,28 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         let many: Vec<_> = (1..18).map(|n| (n * MIB, 1, b"" as &[u8])).collect();
-        assert!(Kernel::parse(&vmlinux(MIB, &many[..16])).is_ok());
+        assert!(Kernel::parse(&vmlinux(Architecture::X86_64, MIB, &many[..16])).is_ok());
         assert!(error_of(MIB, &many).contains("one too many"));
     }
 
     #[test]
     fn other_files_are_told_apart() {
-        let file = vmlinux(MIB, &[(MIB, 0x1000, b"code")]);
+        BOTH.into_iter().for_each(check_other_files);
+    }
+
+    fn check_other_files(architecture: Architecture) {
+        let file = vmlinux(architecture, MIB, &[(MIB, 0x1000, b"code")]);
         let changed = |at: usize, byte: u8| {
             let mut file = file.clone();
             file[at] = byte;
             Kernel::parse(&file).unwrap_err().to_string()
         };
         assert!(changed(0, 0).contains("not ELF"));
-        let mut old = b"\x7fELF\x01\x01\x01".to_vec();
-        old.resize(52, 0);
-        (old[16], old[18]) = (2, 3);
-        assert!(Kernel::parse(&old).unwrap_err().to_string().contains("32-bit"));
         assert!(changed(5, 2).contains("not ELF")); // big-endian
-        assert!(changed(16, 3).contains("not an x86_64 executable"));
-        assert!(changed(18, 40).contains("not an x86_64 executable"));
+        assert!(changed(4, 3).contains("not ELF")); // neither 32 nor 64 bits
+        for (at, byte) in [(4, 3 ^ file[4]), (16, 3), (18, 40), (18, 3 ^ 62 ^ file[18])] {
+            assert!(changed(at, byte).contains("not an executable for i386 or x86_64"));
+        }
         for length in 0..file.len() {
             assert!(Kernel::parse(&file[..length]).is_err());
         }
@@ -203,8 +233,9 @@ mod tests {
         fn any_change_is_judged(
             changes in prop::collection::vec((0usize..200, any::<u8>()), 1..6),
             tail: Vec<u8>,
+            wide: bool,
         ) {
-            let mut file = vmlinux(MIB, &[(MIB, 0x1000, b"code"), (2 * MIB, 9, &tail)]);
+            let mut file = vmlinux(BOTH[usize::from(wide)], MIB, &[(MIB, 0x1000, b"code"), (2 * MIB, 9, &tail)]);
             for (at, byte) in changes {
                 let at = at % file.len();
                 file[at] = byte;
@@ -223,7 +254,10 @@ mod tests {
         #[test]
         fn any_bytes_are_judged(bytes: Vec<u8>) {
             let _ = Kernel::parse(&bytes);
-            let _ = Kernel::parse(&[b"\x7fELF\x02\x01\x01", &bytes[..]].concat());
+            for architecture in BOTH {
+                let file = vmlinux(architecture, MIB, &[]);
+                let _ = Kernel::parse(&[&file[..20], &bytes[..]].concat());
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
-//! What Linux's 64-bit boot protocol wants in memory (Documentation/x86/boot.rst, "64-bit Boot
-//! Protocol", and struct boot_params in arch/x86/include/uapi/asm/bootparam.h).
+//! What Linux's boot protocols want in memory and in registers (Documentation/x86/boot.rst, "32-bit"
+//! and "64-bit Boot Protocol", and struct boot_params in arch/x86/include/uapi/asm/bootparam.h).
 
 use policy::PAGE_SIZE;
 use policy::address::PhysicalRange;
+use policy::approval::Architecture;
 
 use crate::bytes::put;
 use crate::error::BootError;
@@ -22,9 +23,16 @@ const PAGE_TABLE_BYTES: usize = 6 * 0x1000;
 /// What is used of the guest's low memory.
 const USED_BYTES: u64 = (PAGE_TABLES + PAGE_TABLE_BYTES) as u64;
 
-/// Null, null, __BOOT_CS (10h: 64-bit code), __BOOT_DS (18h: data), both flat and accessed.
-const GDT_ENTRIES: [u64; 4] = [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF];
 const GDT_LIMIT: u16 = (size_of::<[u64; 4]>() - 1) as u16;
+
+/// Null, null, __BOOT_CS (10h: code), __BOOT_DS (18h: data), both flat and accessed.
+const fn descriptors(architecture: Architecture) -> [u64; 4] {
+    let code = match architecture {
+        Architecture::X86_64 => 0x00AF_9B00_0000_FFFF,
+        Architecture::I386 => 0x00CF_9B00_0000_FFFF,
+    };
+    [0, 0, code, 0x00CF_9300_0000_FFFF]
+}
 
 /// Page-table bits: present, writable.
 const TABLE: u64 = 0x3;
@@ -33,6 +41,8 @@ const LARGE_LEAF: u64 = 0xE3;
 
 /// What the guest is given.
 pub struct LinuxInputs<'a> {
+    /// What the kernel is made for.
+    pub architecture: Architecture,
     /// Physical address of the kernel's first instruction.
     pub entry: u64,
     /// The kernel's command line.
@@ -47,14 +57,17 @@ pub struct LinuxInputs<'a> {
     pub screen: Screen,
 }
 
-/// The registers that the guest starts with. CS is 10h, DS, ES and SS are 18h; interrupts are off.
+/// The registers that the guest starts with. CS is 10h, DS, ES and SS are 18h, all flat; interrupts
+/// are off. A 64-bit kernel starts in long mode, a 32-bit one without paging.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestStart {
+    /// The mode: which of the two protocols this is.
+    pub architecture: Architecture,
     /// The kernel's first instruction.
     pub rip: u64,
     /// Physical address of boot_params.
     pub rsi: u64,
-    /// Root of page tables that map the first 4 GiB one to one.
+    /// Root of page tables that map the first 4 GiB one to one, for long mode.
     pub cr3: u64,
     /// Physical address of the GDT.
     pub gdt_base: u64,
@@ -100,7 +113,7 @@ pub fn prepare(
         put(bytes, RSDP, rsdp);
         put(bytes, 0x070, &u64::from(at(RSDP)).to_le_bytes()); // acpi_rsdp_addr
     }
-    for (slot, entry) in (GDT..).step_by(8).zip(GDT_ENTRIES) {
+    for (slot, entry) in (GDT..).step_by(8).zip(descriptors(inputs.architecture)) {
         put(bytes, slot, &entry.to_le_bytes());
     }
     write_page_tables(bytes, at(PAGE_TABLES).into());
@@ -130,6 +143,7 @@ pub fn prepare(
         put(bytes, slot.wrapping_add(16), &entry.kind.to_le_bytes());
     }
     Ok(GuestStart {
+        architecture: inputs.architecture,
         rip: inputs.entry,
         rsi: base.into(),
         cr3: at(PAGE_TABLES).into(),
@@ -217,6 +231,7 @@ mod tests {
 
     fn inputs(map: &MemoryMap) -> LinuxInputs<'_> {
         LinuxInputs {
+            architecture: Architecture::X86_64,
             entry: 0x100_0000,
             command_line: "console=ttyS0",
             initrd: Some(range(0x200_0000, 0x200_1234)),
@@ -271,20 +286,28 @@ mod tests {
         }
         assert_eq!(entry(start.cr3, 1), None);
         assert_eq!(entry(entry(start.cr3, 0).unwrap(), 4), None);
-        assert_eq!(start.gdt_limit, 0x1F);
-        let gdt = (start.gdt_base - LOW) as usize;
-        let code = u64_at(&bytes, gdt + 0x10).unwrap();
-        assert_eq!(
-            (code >> 53 & 1, code >> 47 & 1, code >> 43 & 1),
-            (1, 1, 1),
-            "long, present, code"
-        );
-        let data = u64_at(&bytes, gdt + 0x18).unwrap();
-        assert_eq!(
-            (data >> 47 & 1, data >> 41 & 1, data >> 43 & 1),
-            (1, 1, 0),
-            "present, writable"
-        );
+    }
+
+    #[test]
+    fn descriptors_fit_the_mode() {
+        let map = map();
+        for (architecture, default, long) in
+            [(Architecture::X86_64, 0, 1), (Architecture::I386, 1, 0)]
+        {
+            let (start, bytes) = prepared(&LinuxInputs { architecture, ..inputs(&map) });
+            assert_eq!((start.architecture, start.gdt_limit), (architecture, 0x1F));
+            let gdt = (start.gdt_base - LOW) as usize;
+            let code = u64_at(&bytes, gdt + 0x10).unwrap();
+            assert_eq!((code >> 53 & 1, code >> 54 & 1), (long, default));
+            assert_eq!((code >> 47 & 1, code >> 43 & 1), (1, 1), "present, code");
+            let data = u64_at(&bytes, gdt + 0x18).unwrap();
+            assert_eq!((data >> 47 & 1, data >> 41 & 3), (1, 1), "present, writable data");
+            for descriptor in [code, data] {
+                let limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF_0000;
+                let base = descriptor >> 16 & 0xFF_FFFF | descriptor >> 56 << 24;
+                assert_eq!((base, limit, descriptor >> 55), (0, 0xF_FFFF, 1), "flat");
+            }
+        }
     }
 
     #[test]

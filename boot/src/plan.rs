@@ -6,6 +6,7 @@
 
 use arrayvec::ArrayVec;
 use policy::address::PhysicalRange;
+use policy::approval::Architecture;
 use policy::{LARGE_PAGE_SIZE, PAGE_SIZE};
 
 use crate::error::BootError;
@@ -17,8 +18,14 @@ use crate::memory::{MemoryMap, PhysicalMemory};
 pub const GUEST_LOW_BYTES: u64 = 64 << 10;
 /// Where conventional memory ends, but for its last frame, which kernels search for BIOS tables.
 const LOW_LIMIT: u64 = 636 << 10;
-/// Where an initrd must end: Linux's default for initrd_addr_max, rounded down to a frame.
-const INITRD_LIMIT: u64 = 0x7FFF_F000;
+/// Where an initrd must end, a frame's border: Linux's default for initrd_addr_max; 32-bit kernels
+/// before 3.10 need it in what they map of themselves, the first 896 MiB.
+const fn initrd_limit(architecture: Architecture) -> u64 {
+    match architecture {
+        Architecture::X86_64 => 0x7FFF_F000,
+        Architecture::I386 => 0x3800_0000,
+    }
+}
 
 /// Where everything goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +37,7 @@ pub struct Plan {
     /// Where the kernel's file is to be read from: where it is, or clear of the kernel's place.
     pub kernel_file: PhysicalRange,
     /// Where the guest finds its initrd, from a frame's start: where it is or high in RAM, always
-    /// below 7FFF_F000h.
+    /// below what the kernel can reach when it starts.
     pub initrd: Option<PhysicalRange>,
     /// [`GUEST_LOW_BYTES`] below 640 KiB for what the guest starts with.
     pub guest_low: PhysicalRange,
@@ -103,15 +110,16 @@ impl Plan {
             false => file,
             true => finder.take("the kernel's file", file.length(), PAGE_SIZE, limit)?,
         };
+        let initrd_limit = initrd_limit(kernel.architecture());
         let stays = |range: PhysicalRange| {
             !range.overlaps(target)
                 && range.start().is_multiple_of(PAGE_SIZE)
-                && range.end() <= INITRD_LIMIT
+                && range.end() <= initrd_limit
                 && memory.is_ram(range)
         };
         let initrd = match initrd {
             Some(range) if !stays(range) => {
-                let below = INITRD_LIMIT.min(limit);
+                let below = initrd_limit.min(limit);
                 Some(finder.take("the initrd", range.length(), PAGE_SIZE, below)?)
             }
             other => other,
@@ -154,6 +162,7 @@ mod tests {
     use super::*;
     use crate::information;
     use crate::testing::{Ram, memory_tag, module, range, vmlinux};
+    use Architecture::{I386, X86_64};
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
@@ -178,8 +187,8 @@ mod tests {
     }
 
     /// A kernel whose place is 1 MiB at `start`.
-    fn kernel(start: u64) -> Vec<u8> {
-        vmlinux(start, &[(start, MIB, b"code")])
+    fn kernel(architecture: Architecture, start: u64) -> Vec<u8> {
+        vmlinux(architecture, start, &[(start, MIB, b"code")])
     }
 
     /// What any plan must hold to.
@@ -206,7 +215,7 @@ mod tests {
         assert_eq!(plan.initrd.is_some(), from.initrd.is_some());
         if let Some((to, module)) = plan.initrd.zip(from.initrd) {
             assert_eq!(to.length(), module.range.length());
-            assert!(!to.overlaps(target) && to.end() <= INITRD_LIMIT);
+            assert!(!to.overlaps(target) && to.end() <= 0x7FFF_F000);
         }
     }
 
@@ -219,7 +228,7 @@ mod tests {
             let image = range(top.min(3 * GIB) - MIB, top.min(3 * GIB));
             let bytes = pc(top, file, policy, Some(initrd));
             let from = information::parse(&bytes).unwrap();
-            let kernel = kernel(16 * MIB);
+            let kernel = kernel(X86_64, 16 * MIB);
             let kernel = Kernel::parse(&kernel).unwrap();
             let plan = Plan::new(&from, &kernel, image, 300_000, limit).unwrap();
             assert_sound(&plan, &from, kernel.span(), image);
@@ -246,13 +255,15 @@ mod tests {
             let initrd = range(start, start + 25 * MIB);
             let bytes = pc(64 * GIB, file, range(MIB, MIB + 1), Some(initrd));
             let from = information::parse(&bytes).unwrap();
-            let kernel = kernel(16 * MIB);
-            let kernel = Kernel::parse(&kernel).unwrap();
             let image = range(2 * MIB, 3 * MIB);
-            let plan = Plan::new(&from, &kernel, image, 1, !0).unwrap();
-            assert_sound(&plan, &from, kernel.span(), image);
-            assert_eq!(plan.initrd.unwrap().end(), INITRD_LIMIT);
-            assert_eq!(plan.kernel_file, file);
+            for (architecture, end) in [(X86_64, 0x7FFF_F000), (I386, 896 * MIB)] {
+                let kernel = kernel(architecture, 16 * MIB);
+                let kernel = Kernel::parse(&kernel).unwrap();
+                let plan = Plan::new(&from, &kernel, image, 1, !0).unwrap();
+                assert_sound(&plan, &from, kernel.span(), image);
+                assert_eq!(plan.initrd.unwrap().end(), end);
+                assert_eq!(plan.kernel_file, file);
+            }
         }
     }
 
@@ -263,7 +274,7 @@ mod tests {
         let from = information::parse(&bytes).unwrap();
         let image = range(2 * MIB, 3 * MIB);
         let error = |target: u64, image, reserved| {
-            let kernel = kernel(target);
+            let kernel = kernel(X86_64, target);
             let kernel = Kernel::parse(&kernel).unwrap();
             Plan::new(&from, &kernel, image, reserved, !0).unwrap_err().to_string()
         };
@@ -302,7 +313,7 @@ mod tests {
                 ram.bytes_mut(range).fill(n as u8 + 1);
             }
             let code: Vec<u8> = (0..0x800).map(|n| n as u8).collect();
-            let contents = vmlinux(target, &[(target, MIB, &code)]);
+            let contents = vmlinux(I386, target, &[(target, MIB, &code)]);
             ram.bytes_mut(file)[..contents.len()].copy_from_slice(&contents);
             let kernel = Kernel::parse(&contents).unwrap();
             let Ok(plan) = Plan::new(&from, &kernel, image, 0x12345, !0) else { return Ok(()) };

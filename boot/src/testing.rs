@@ -1,6 +1,7 @@
 //! What several tests need: physical memory, and files and tables as GRUB and firmware have them.
 
 use policy::address::PhysicalRange;
+use policy::approval::Architecture;
 
 use crate::memory::PhysicalMemory;
 
@@ -55,20 +56,34 @@ pub fn memory_tag(entries: &[(u64, u64, u32)]) -> (u32, Vec<u8>) {
     (6, body)
 }
 
-/// A 64-bit vmlinux: physical address, size in memory and file contents of each segment.
-pub fn vmlinux(entry: u64, segments: &[(u64, u64, &[u8])]) -> Vec<u8> {
-    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+/// A vmlinux: physical address, size in memory and file contents of each segment.
+pub fn vmlinux(architecture: Architecture, entry: u64, segments: &[(u64, u64, &[u8])]) -> Vec<u8> {
+    let wide = architecture == Architecture::X86_64;
+    let (class, machine, header, program_header) =
+        if wide { (2, 62, 64, 56) } else { (1, 3, 52, 32) };
+    let word = |value: u64| match wide {
+        true => value.to_le_bytes().to_vec(),
+        false => (value as u32).to_le_bytes().to_vec(),
+    };
+    let mut file = vec![0x7F, b'E', b'L', b'F', class, 1, 1];
     file.resize(16, 0);
-    file.extend([2u16, 62].into_iter().flat_map(u16::to_le_bytes));
+    file.extend([2u16, machine].into_iter().flat_map(u16::to_le_bytes));
     file.extend(1u32.to_le_bytes());
-    file.extend([entry, 64, 0].into_iter().flat_map(u64::to_le_bytes));
+    file.extend([entry, header, 0].into_iter().flat_map(word));
     file.extend(0u32.to_le_bytes());
-    file.extend([64u16, 56, segments.len() as u16, 0, 0, 0].into_iter().flat_map(u16::to_le_bytes));
-    let mut offset = 64 + 56 * segments.len() as u64;
+    let sizes = [header as u16, program_header as u16, segments.len() as u16, 0, 0, 0];
+    file.extend(sizes.into_iter().flat_map(u16::to_le_bytes));
+    let mut offset = header + program_header * segments.len() as u64;
     for &(address, size, bytes) in segments {
-        file.extend([1u32, 5].into_iter().flat_map(u32::to_le_bytes));
-        let fields = [offset, !0, address, bytes.len() as u64, size, 0x1000];
-        file.extend(fields.into_iter().flat_map(u64::to_le_bytes));
+        let fields = [offset, !0, address, bytes.len() as u64, size];
+        let fields = fields.into_iter().flat_map(word);
+        // The flags come second in 64-bit files and before the alignment in 32-bit ones.
+        let flags = 5u32.to_le_bytes();
+        file.extend(1u32.to_le_bytes());
+        file.extend(flags.into_iter().filter(|_| wide));
+        file.extend(fields);
+        file.extend(flags.into_iter().filter(|_| !wide));
+        file.extend(word(0x1000));
         offset += bytes.len() as u64;
     }
     file.extend(segments.iter().flat_map(|segment| segment.2));

@@ -10,7 +10,7 @@ use policy::msr;
 use policy::walk::Paging;
 
 use crate::svm::exit::ExitCode;
-use crate::svm::vmcb::{RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG};
+use crate::svm::vmcb::{INTERRUPT_FLAG, RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG, VIRTUAL_8086};
 use crate::vcpu::Vcpu;
 
 /// EXITINFO1 of a nested page fault: an instruction fetch.
@@ -20,6 +20,7 @@ const SYSCALL: u16 = 0x050F;
 const CR4_LA57: u64 = 1 << 12;
 /// Attributes of the segments that SYSCALL loads: flat, present, ring 0 (APM vol. 3, SYSCALL).
 const CODE_64: u16 = 0xA9B;
+const CODE_32: u16 = 0xC9B;
 const DATA: u16 = 0xC93;
 
 /// The exits of the `events` guard. Returns the vCPU if the guest can go on, else null.
@@ -116,12 +117,23 @@ fn system_call(vcpu: &mut Vcpu) -> bool {
     if guest.read_u16(gpa) != Some(SYSCALL) {
         return false;
     }
-    perform_system_call(vcpu, rip.wrapping_add(2), true)
+    perform_system_call(vcpu, rip.wrapping_add(2), Caller::Long)
 }
 
-/// What SYSCALL does, from the user view; `false` if the guest has it disabled.
+/// The mode that SYSCALL is executed in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// 64-bit mode.
+    Long,
+    /// Compatibility mode.
+    Compatibility,
+    /// Legacy protected mode.
+    Legacy,
+}
+
+/// What SYSCALL does, from the user view; `false` if the guest has it disabled (APM vol. 3, SYSCALL).
 #[inline(always)]
-pub fn perform_system_call(vcpu: &mut Vcpu, next: u64, long: bool) -> bool {
+pub fn perform_system_call(vcpu: &mut Vcpu, next: u64, caller: Caller) -> bool {
     vcpu.load_kernel_view();
     let registers = vcpu.system_call;
     let save = &mut vcpu.vmcb.save;
@@ -130,12 +142,21 @@ pub fn perform_system_call(vcpu: &mut Vcpu, next: u64, long: bool) -> bool {
     }
     let rflags = save.rflags & !RESUME_FLAG;
     vcpu.registers.rcx = next;
-    vcpu.registers.r11 = rflags;
-    save.rip = if long { registers.lstar } else { registers.cstar };
-    save.rflags = rflags & !registers.sfmask | 2;
+    let mask = if caller == Caller::Legacy {
+        INTERRUPT_FLAG | VIRTUAL_8086
+    } else {
+        vcpu.registers.r11 = rflags;
+        registers.sfmask
+    };
+    save.rip = match caller {
+        Caller::Long => registers.lstar,
+        Caller::Compatibility => registers.cstar,
+        Caller::Legacy => registers.star & 0xFFFF_FFFF,
+    };
+    save.rflags = rflags & !mask | 2;
     let selector = (registers.star >> 32) as u16;
     save.cs.selector = selector & !3;
-    save.cs.attributes = CODE_64;
+    save.cs.attributes = if caller == Caller::Legacy { CODE_32 } else { CODE_64 };
     save.cs.limit = u32::MAX;
     save.cs.base = 0;
     save.ss.selector = selector.wrapping_add(8) & !3;

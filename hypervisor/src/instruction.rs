@@ -4,10 +4,8 @@
 //! wrong event for the guest. Kernel bytes are approved, and so immutable.
 
 use policy::address::{Gpa, Gva};
-use policy::msr;
 use policy::walk::Paging;
 
-use crate::svm::vmcb::SEGMENT_LONG;
 use crate::vcpu::Vcpu;
 
 /// The longest instruction, in bytes.
@@ -27,14 +25,14 @@ impl Instruction {
     /// Reads the instruction at the guest's RIP.
     pub fn fetch(vcpu: &Vcpu) -> Self {
         let save = &vcpu.vmcb.save;
-        let long = save.cs.attributes & SEGMENT_LONG != 0 && vcpu.efer() & msr::LMA != 0;
-        let base = if long { 0 } else { save.cs.base };
+        let long = vcpu.is_64_bit();
+        let (base, mask) = if long { (0, u64::MAX) } else { (save.cs.base, 0xFFFF_FFFF) };
         let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
         // At most two pieces: the instruction may cross a page.
         for _ in 0..2 {
             let address = base.wrapping_add(save.rip).wrapping_add(instruction.valid as u64);
             let rest = &mut instruction.bytes[instruction.valid..];
-            let Some(gpa) = vcpu.translate(Gva(address)).filter(|_| !rest.is_empty()) else {
+            let Some(gpa) = vcpu.translate(Gva(address & mask)).filter(|_| !rest.is_empty()) else {
                 break;
             };
             instruction.valid += vcpu.guest().copy(gpa, rest);

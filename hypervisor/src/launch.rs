@@ -10,13 +10,13 @@ use arrayvec::{ArrayString, ArrayVec};
 use boot::acpi::{self, AcpiTables};
 use boot::information::{self, Information};
 use boot::kernel::Kernel;
-use boot::linux::{self, GuestStart, LinuxInputs};
+use boot::linux::{self, LinuxInputs};
 use boot::memory::PhysicalMemory;
 use boot::options::{LogPort, Options};
 use boot::plan::Plan;
 use boot::screen::{self, Screen};
 use policy::address::{Gpa, PhysicalRange};
-use policy::approval::{ApprovalList, Architecture};
+use policy::approval::ApprovalList;
 use policy::fault::EntryGuard;
 use policy::frame::{FrameClass, View};
 use policy::nested::{Geometry, Nested};
@@ -28,16 +28,17 @@ use spin::Mutex;
 
 use crate::hardware::{self, Features};
 use crate::host::paging::{self, Image};
-use crate::host::retire::run_without_launch_code;
 use crate::host::{console, interrupts};
 use crate::machine::{Machine, Ring};
 use crate::memory::{Guest, Launch, Tables};
-use crate::svm::{cpu, vmcb::Segment};
+use crate::smp;
+use crate::svm::cpu;
 use crate::vcpu::Vcpu;
-use crate::{exits, fast, smp};
 
+mod enter;
 mod layout;
 
+use enter::enter;
 use layout::Belongings;
 
 /// What the early page tables map.
@@ -183,6 +184,7 @@ fn prepare(
 
     let guest_map = or_refuse(plan.guest_memory(map, image), &screen);
     let inputs = LinuxInputs {
+        architecture: kernel.architecture(),
         entry: kernel.entry(),
         command_line: information.kernel.command_line,
         initrd: plan.initrd,
@@ -311,15 +313,17 @@ fn approve_kernel<'a>(
     approvals: &ApprovalList<'a>,
     kernel: &Kernel<'_>,
 ) -> impl Iterator<Item = PhysicalRange> + use<'a> {
-    if approvals.architecture() != Architecture::X86_64 || approvals.entry() != Gpa(kernel.entry())
-    {
+    let (architecture, entry) = (kernel.architecture(), Gpa(kernel.entry()));
+    if (approvals.architecture(), approvals.entry()) != (architecture, entry) {
         refuse(
             screen,
             format_args!(
-                "the approval list is for another kernel: entry {:#x}, but this one's is {:#x}; make \
-                 a new list with 'secvisor approve'",
+                "the approval list is for another kernel: {}, entry {:#x}, but this one is {}, entry \
+                 {:#x}; make a new list with 'secvisor approve'",
+                approvals.architecture().name(),
                 approvals.entry(),
-                kernel.entry()
+                architecture.name(),
+                entry,
             ),
         );
     }
@@ -363,42 +367,4 @@ fn fill_port_map(map: &mut [u8], ports: &Ports) {
     for port in ports.watched() {
         map[usize::from(port / 8)] |= 1 << (port % 8);
     }
-}
-
-/// Gives the processor the state that Linux's 64-bit boot protocol asks for, and runs the guest.
-fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
-    if hardware::enable_svm(vcpu.host_save_area()).is_err() {
-        refuse(screen, format_args!("the processor refuses to switch SVM on"));
-    }
-    let segment = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
-    let save = &mut vcpu.vmcb.save;
-    save.cs = segment(0x10, 0xA9B);
-    save.ss = segment(0x18, 0xC93);
-    save.ds = save.ss;
-    save.es = save.ss;
-    save.tr = Segment { selector: 0, attributes: 0x8B, limit: 0xFFFF, base: 0 };
-    save.gdtr.base = start.gdt_base;
-    save.gdtr.limit = start.gdt_limit.into();
-    save.cr0 = 0x8000_0011; // PG, ET, PE
-    save.cr3 = start.cr3;
-    save.cr4 = 0x20; // PAE
-    save.efer = msr::SVME | 0x500; // LMA, LME
-    save.rflags = 2;
-    save.dr6 = 0xFFFF_0FF0;
-    save.dr7 = 0x400;
-    save.pat = 0x0007_0406_0007_0406;
-    save.rip = start.rip;
-    vcpu.registers.rsi = start.rsi;
-    vcpu.discharge_flush();
-    let fast = match vcpu.machine.options.entry_guard {
-        EntryGuard::Events => fast::events,
-        EntryGuard::Npf => fast::npf,
-    };
-    // What was hashed in the caches is what memory holds, for uncached aliases too.
-    cpu::write_back_caches();
-    cpu::clear_global_interrupt_flag();
-    cpu::load_hidden_state(&vcpu.vmcb);
-    // SAFETY: the VMCB is complete: nested paging on, an ASID that is not 0, the kernel view; GIF
-    // is clear.
-    unsafe { run_without_launch_code(vcpu, fast, exits::slow) }
 }

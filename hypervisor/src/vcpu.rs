@@ -1,5 +1,6 @@
 //! A processor's own state: the VMCB, the guest's registers, the loaded view.
 
+use policy::address::Gva;
 use policy::fault::EntryGuard;
 use policy::frame::View;
 use policy::msr;
@@ -7,7 +8,7 @@ use policy::msr;
 use crate::machine::Machine;
 use crate::memory::Guest;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, Segment, Vmcb, WRITES_CR4};
+use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, SEGMENT_LONG, Segment, Vmcb, WRITES_CR4};
 
 mod build;
 
@@ -137,6 +138,22 @@ impl Vcpu {
         }
     }
 
+    /// Whether the guest runs 64-bit code.
+    #[inline(always)]
+    pub fn is_64_bit(&self) -> bool {
+        self.vmcb.save.cs.attributes & SEGMENT_LONG != 0 && self.efer() & msr::LMA != 0
+    }
+
+    /// Makes a hypercall's arguments from 32-bit code what they are: 32 bits.
+    pub fn clear_upper_halves(&mut self) {
+        if !self.is_64_bit() {
+            let Registers { rbx, rcx, rdx, .. } = &mut self.registers;
+            for register in [&mut self.vmcb.save.rax, rbx, rcx, rdx] {
+                *register &= 0xFFFF_FFFF;
+            }
+        }
+    }
+
     /// Loads a view's tables, ASID and intercepts: all that the `npf` guard needs.
     #[inline(always)]
     pub fn load_plain(&mut self, view: View) {
@@ -210,6 +227,16 @@ impl Vcpu {
             self.vmcb.save.ldtr = ldtr;
             cpu::load_hidden_state(&self.vmcb);
         }
+    }
+
+    /// Where the descriptor of a selector lies in the guest's own tables, which the user view hides.
+    pub fn descriptor(&self, selector: u32) -> Option<Gva> {
+        let (base, limit) = match (selector & 4, self.hidden_ldtr) {
+            (0, _) => (self.vmcb.save.gdtr.base, self.hidden_gdt_limit),
+            (_, Some(ldtr)) => (ldtr.base, ldtr.limit),
+            (_, None) => return None,
+        };
+        (selector | 7 <= limit).then(|| Gva(base.wrapping_add(u64::from(selector & !7))))
     }
 
     /// Lets the one instruction at RIP see the guest's real descriptor tables, in the user view.

@@ -7,11 +7,11 @@ use policy::frame::View;
 use policy::msr;
 
 use super::{GENERAL_PROTECTION, INVALID_OPCODE, Resume, general_protection};
-use crate::fast::perform_system_call;
+use crate::fast::{Caller, perform_system_call};
 use crate::instruction::Instruction;
 use crate::machine::Refusal;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG};
+use crate::svm::vmcb::{Event, IOPL, RESUME_FLAG, TRAP_FLAG, VIRTUAL_8086};
 use crate::vcpu::{Step, Vcpu};
 
 const DEBUG: u8 = 1;
@@ -43,8 +43,7 @@ pub fn exception(
     match vector {
         INVALID_OPCODE => {
             let instruction = Instruction::fetch(vcpu);
-            let enabled = msr::SCE | msr::LMA;
-            if vcpu.efer() & enabled == enabled && instruction.is(&[0x0F, 0x05]) {
+            if vcpu.efer() & msr::SCE != 0 && instruction.is(&[0x0F, 0x05]) {
                 return Ok(system_call(vcpu, instruction.length(2)));
             }
         }
@@ -57,13 +56,12 @@ pub fn exception(
             return Ok(Resume::Fault(Event::exception(vector, 0)));
         }
         // A descriptor could not be loaded: perhaps only because the tables are hidden. A second
-        // fault at the same place, with the real ones, is genuine. Outside long mode the step
-        // could switch tasks, which nothing ends before the new task runs.
+        // fault at the same place, with the real ones, is genuine.
         GENERAL_PROTECTION | INVALID_TSS
             if error_code != 0
-                && vcpu.efer() & msr::LMA != 0
                 && vcpu.view() == View::User
-                && step.is_none_or(|step| step.rip != rip) =>
+                && step.is_none_or(|step| step.rip != rip)
+                && !may_switch_tasks(vcpu, error_code) =>
         {
             let instruction = Instruction::fetch(vcpu);
             begin_step(vcpu, instruction.is(&[0xCF]));
@@ -88,12 +86,28 @@ pub fn exception(
     Ok(Resume::Fault(Event::exception(vector, error_code)))
 }
 
-/// SYSCALL that the fast path left: single-stepped, with prefixes, or from compatibility mode.
+/// Whether to load what a fault's error code names could switch tasks: outside long mode, all but
+/// segments and call gates. Not every emulator intercepts the switch, and nothing else would end the
+/// step before the new task runs.
+fn may_switch_tasks(vcpu: &Vcpu, error_code: u32) -> bool {
+    if vcpu.efer() & msr::LMA != 0 {
+        return false;
+    }
+    let at = vcpu.descriptor(error_code).filter(|at| error_code & 3 == 0 && at.0.is_multiple_of(8));
+    let descriptor = at.and_then(|at| vcpu.guest().read(vcpu.translate(at)?));
+    // The type, with bit 4 set for code and data (APM vol. 2, 4.8.3).
+    !descriptor.is_some_and(|descriptor| matches!(descriptor >> 40 & 0x1F, 4 | 0xC | 0x10..))
+}
+
+/// SYSCALL that the fast path left: single-stepped, with prefixes, or from 32-bit code.
 fn system_call(vcpu: &mut Vcpu, length: u64) -> Resume {
     let next = vcpu.vmcb.save.rip.wrapping_add(length);
-    let long = vcpu.vmcb.save.cs.attributes & SEGMENT_LONG != 0;
-    let next = if long { next } else { next & 0xFFFF_FFFF };
-    if !perform_system_call(vcpu, next, long) {
+    let (next, caller) = match (vcpu.is_64_bit(), vcpu.efer() & msr::LMA != 0) {
+        (true, _) => (next, Caller::Long),
+        (false, true) => (next & 0xFFFF_FFFF, Caller::Compatibility),
+        (false, false) => (next & 0xFFFF_FFFF, Caller::Legacy),
+    };
+    if !perform_system_call(vcpu, next, caller) {
         return Resume::Fault(Event::exception(INVALID_OPCODE, 0));
     }
     // The trap flag counts as SYSCALL left it.
@@ -120,9 +134,14 @@ fn trap(vcpu: &mut Vcpu, event: Event, length: u64) -> Resume {
 /// INT n; some processors report INT3 and INTO here too, and none of them says which.
 pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
     let instruction = Instruction::fetch(vcpu);
+    let flags = vcpu.vmcb.save.rflags;
     match (instruction.byte(0), instruction.byte(1)) {
         (Some(0xCC), _) => trap(vcpu, Event::exception(BREAKPOINT, 0), instruction.length(1)),
         (Some(0xCE), _) => trap(vcpu, Event::exception(OVERFLOW, 0), instruction.length(1)),
+        // In virtual-8086 mode it belongs to the kernel's monitor, unless IOPL is 3 (APM vol. 3, INT).
+        (Some(0xCD), _) if flags & VIRTUAL_8086 != 0 && flags & IOPL != IOPL => {
+            general_protection()
+        }
         (Some(0xCD), Some(vector)) => {
             // RIP will be behind the instruction, but a refused gate leaves it in front.
             if gate_refuses(vcpu, vector) {

@@ -23,6 +23,7 @@ pub fn handle(vcpu: &mut Vcpu) -> Resume {
     if vcpu.vmcb.save.cpl != 0 {
         return Resume::Fault(Event::exception(INVALID_OPCODE, 0));
     }
+    vcpu.clear_upper_halves();
     let result = match u32::try_from(vcpu.vmcb.save.rax) {
         Ok(APPROVE_CODE) => approve_code(vcpu),
         Ok(SET_KERNEL_MODE) => set_kernel_mode(vcpu),

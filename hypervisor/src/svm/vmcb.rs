@@ -75,6 +75,12 @@ pub struct Segment {
 
 /// RFLAGS: trap after each instruction.
 pub const TRAP_FLAG: u64 = 1 << 8;
+/// RFLAGS: interrupts on.
+pub const INTERRUPT_FLAG: u64 = 1 << 9;
+/// RFLAGS: the privilege that I/O and, in virtual-8086 mode, INT n need.
+pub const IOPL: u64 = 3 << 12;
+/// RFLAGS: virtual-8086 mode.
+pub const VIRTUAL_8086: u64 = 1 << 17;
 /// RFLAGS: no instruction breakpoint at this one.
 pub const RESUME_FLAG: u64 = 1 << 16;
 

@@ -22,7 +22,6 @@ impl Vcpu {
         .union(Intercepts::INVLPGA)
         .union(Intercepts::IOIO)
         .union(Intercepts::MSR)
-        .union(Intercepts::TASK_SWITCH)
         .union(Intercepts::SHUTDOWN)
         .union(Intercepts::VMRUN)
         .union(Intercepts::VMMCALL)
@@ -31,11 +30,14 @@ impl Vcpu {
         .union(Intercepts::STGI)
         .union(Intercepts::CLGI)
         .union(Intercepts::SKINIT);
-    /// What the events guard adds in the user view.
+    /// What the events guard adds in the user view. A task switch in the kernel view, as by a double
+    /// fault's gate, ends in approved code or faults there.
     const USER_EVENTS: Intercepts = Intercepts::INTR
         .union(Intercepts::NMI)
         .union(Intercepts::SOFTWARE_INTERRUPT)
+        .union(Intercepts::TASK_SWITCH)
         .union(Intercepts::ICEBP);
+
     /// A processor in the kernel view, with the guest's registers all zero. INIT is intercepted
     /// unless it is redirected to #SX, which is.
     pub fn new(
