@@ -9,8 +9,9 @@ use policy::frame::{FrameClass, View};
 use policy::msr;
 use policy::walk::Paging;
 
+use crate::exits::gate_refuses;
 use crate::svm::exit::ExitCode;
-use crate::svm::vmcb::{INTERRUPT_FLAG, RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG, VIRTUAL_8086};
+use crate::svm::vmcb::{Event, INTERRUPT_FLAG, RESUME_FLAG, SEGMENT_LONG, TRAP_FLAG, VIRTUAL_8086};
 use crate::vcpu::Vcpu;
 
 /// EXITINFO1 of a nested page fault: an instruction fetch.
@@ -50,6 +51,7 @@ fn finish(vcpu: &mut Vcpu, guard: EntryGuard) -> *mut Vcpu {
         ExitCode::NPF => mode_switch(vcpu, guard),
         ExitCode::EXCEPTION_UD if guard == EntryGuard::Events => system_call(vcpu),
         ExitCode::INTR if guard == EntryGuard::Events => interrupt(vcpu),
+        ExitCode::SOFTWARE_INTERRUPT => software_interrupt(vcpu),
         _ => false,
     };
     if done { vcpu } else { core::ptr::null_mut() }
@@ -91,6 +93,26 @@ fn interrupt(vcpu: &mut Vcpu) -> bool {
     }
     vcpu.load_kernel_view();
     true
+}
+
+/// INT n, the system call of 32-bit programs: only the user view intercepts it.
+#[inline(never)]
+fn software_interrupt(vcpu: &mut Vcpu) -> bool {
+    let save = &vcpu.vmcb.save;
+    let rip = save.rip;
+    // Left to the slow path: virtual-8086 mode, prefixes, one across a page border, a refusing gate.
+    if save.rflags & VIRTUAL_8086 != 0 || vcpu.step.is_some() {
+        return false;
+    }
+    let gpa = vcpu.translate(vcpu.instruction_address());
+    match gpa.and_then(|gpa| vcpu.guest().read_u16(gpa)).map(u16::to_le_bytes) {
+        Some([0xCD, vector]) if !gate_refuses(vcpu, vector) => {
+            vcpu.vmcb.advance_to(rip.wrapping_add(2));
+            vcpu.inject(Event::software(vector));
+            true
+        }
+        _ => false,
+    }
 }
 
 /// SYSCALL from 64-bit user code, which raised #UD because the user view has EFER.SCE off: done

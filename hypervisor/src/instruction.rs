@@ -24,15 +24,14 @@ pub struct Instruction {
 impl Instruction {
     /// Reads the instruction at the guest's RIP.
     pub fn fetch(vcpu: &Vcpu) -> Self {
-        let save = &vcpu.vmcb.save;
         let long = vcpu.is_64_bit();
-        let (base, mask) = if long { (0, u64::MAX) } else { (save.cs.base, 0xFFFF_FFFF) };
+        let Gva(start) = vcpu.instruction_address();
         let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
         // At most two pieces: the instruction may cross a page.
         for _ in 0..2 {
-            let address = base.wrapping_add(save.rip).wrapping_add(instruction.valid as u64);
+            let address = start.wrapping_add(instruction.valid as u64);
             let rest = &mut instruction.bytes[instruction.valid..];
-            let Some(gpa) = vcpu.translate(Gva(address & mask)).filter(|_| !rest.is_empty()) else {
+            let Some(gpa) = vcpu.translate(Gva(address)).filter(|_| !rest.is_empty()) else {
                 break;
             };
             instruction.valid += vcpu.guest().copy(gpa, rest);
@@ -124,6 +123,13 @@ impl Vcpu {
         let save = &self.vmcb.save;
         let guest = self.guest();
         Paging::of(save.cr0, save.cr4, self.efer()).translate(save.cr3, gva, |at| guest.read(at))
+    }
+
+    /// Where the instruction at RIP lies.
+    pub fn instruction_address(&self) -> Gva {
+        let save = &self.vmcb.save;
+        let linear = save.cs.base.wrapping_add(save.rip);
+        Gva(if self.is_64_bit() { save.rip } else { linear & 0xFFFF_FFFF })
     }
 
     /// A general-purpose register by its number in instructions.

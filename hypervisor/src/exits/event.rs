@@ -156,7 +156,7 @@ pub fn software_interrupt(vcpu: &mut Vcpu) -> Resume {
 }
 
 /// Whether the gate of `vector` has a lower privilege level than the guest now has.
-fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
+pub fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
     let save = &vcpu.vmcb.save;
     let size = if vcpu.efer() & msr::LMA != 0 { 16 } else { 8 };
     let offset = u64::from(vector) * size;

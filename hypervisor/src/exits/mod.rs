@@ -10,6 +10,8 @@ mod msr;
 mod port;
 mod violation;
 
+pub use event::gate_refuses;
+
 use policy::address::Gpa;
 use policy::fault::{EntryGuard, Fault, Verdict, judge};
 use policy::frame::View;
