@@ -22,41 +22,27 @@ unsafe extern "C" fn ignore_with_error_code() {
     naked_asm!("add rsp, 8", "iretq")
 }
 
-/// #GP of a RDMSR or WRMSR on the guest's behalf resumes behind it with ESI = 1.
+/// #GP of a RDMSR or WRMSR on the guest's behalf resumes at the RET behind it (2 bytes) and the XOR
+/// (2 bytes), with ESI = 1.
 #[unsafe(naked)]
 unsafe extern "C" fn general_protection() {
     naked_asm!(
         "push rax",
-        "push rcx",
-        "push rdx",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "mov rdi, [rsp + 72]", // RIP: eight registers and the error code lie below it
-        "call {resume}",
-        "mov [rsp + 72], rax",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "mov esi, 1",
+        "lea rax, [rip + {read}]",
+        "cmp rax, [rsp + 16]", // RIP: RAX and the error code lie below it
+        "je 2f",
+        "lea rax, [rip + {write}]",
+        "cmp rax, [rsp + 16]",
+        "2: pop rax",
+        "jne {unexpected}",
         "add rsp, 8",
+        "add qword ptr [rsp], 4",
+        "mov esi, 1",
         "iretq",
-        resume = sym resume,
+        read = sym cpu::read_msr_or_fail,
+        write = sym cpu::write_msr_or_fail,
+        unexpected = sym unexpected,
     )
-}
-
-extern "C" fn resume(rip: u64) -> u64 {
-    match cpu::fixup(rip) {
-        Some(rip) => rip,
-        None => panic!("#GP in SecVisor at {rip:#x}"),
-    }
 }
 
 #[unsafe(naked)]

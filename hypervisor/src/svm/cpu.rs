@@ -49,23 +49,22 @@ pub unsafe fn write_msr(msr: u32, value: u64) -> Result<(), GeneralProtection> {
     if failed == 0 { Ok(()) } else { Err(GeneralProtection) }
 }
 
-/// The first instruction may fault: [`fixup`] then resumes behind it.
+/// RDMSR alone. The first instruction may fault: the handler of #GP then resumes at the RET.
+///
+/// # Safety
+/// Only for [`read_msr`], which has its calling convention.
 #[unsafe(naked)]
-unsafe extern "C" fn read_msr_or_fail() {
+pub unsafe extern "C" fn read_msr_or_fail() {
     naked_asm!("rdmsr", "xor esi, esi", "ret")
 }
 
-/// As [`read_msr_or_fail`].
+/// WRMSR alone, as [`read_msr_or_fail`].
+///
+/// # Safety
+/// Only for [`write_msr`], which has its calling convention.
 #[unsafe(naked)]
-unsafe extern "C" fn write_msr_or_fail() {
+pub unsafe extern "C" fn write_msr_or_fail() {
     naked_asm!("wrmsr", "xor esi, esi", "ret")
-}
-
-/// Where to resume after #GP at `rip`: at the RET behind the faulting instruction (2 bytes) and
-/// the XOR (2 bytes), with ESI = 1. `None` if `rip` may not fault.
-pub fn fixup(rip: u64) -> Option<u64> {
-    let may_fault = [read_msr_or_fail as *const () as u64, write_msr_or_fail as *const () as u64];
-    may_fault.contains(&rip).then(|| rip.wrapping_add(4))
 }
 
 /// Reads the selector in LDTR.
