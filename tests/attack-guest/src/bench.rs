@@ -19,7 +19,7 @@ pub fn run() {
     });
     user("int", symbol!(b_int), || ());
     user("user-page-fault", symbol!(b_fault), || {
-        tables::gate(tables::idt_gate(14), symbol!(bench_fault), 0x10, tables::CLOSED, 0);
+        tables::gate(tables::idt_gate(14), symbol!(bench_fault), 0x10, tables::CLOSED);
     });
     user("user-segment-load", symbol!(b_segment), || ());
     kernel("cpuid", || {
@@ -52,15 +52,15 @@ fn user(name: &str, start: u64, prepare: fn()) {
     // As kernels run whose processes have no LDT of their own.
     cpu::lldt(0);
     prepare();
-    let mut frame = Frame { r15: ITERATIONS, ..Frame::user(start) };
-    frame.flags &= !0x200;
+    let mut frame = Frame::user(start);
+    *frame.counter() = ITERATIONS;
     let exits = cpu::exits();
     let before = cpu::tsc();
-    let end = trap::run_user(&frame);
+    let mut end = trap::run_user(&frame);
     let instructions = cpu::tsc() - before;
     let exits = exits_since(exits);
-    if end.vector != trap::END || end.r15 != 0 {
-        say!("bench: {name} broke off vector={:#x} rip={:#x}", end.vector, end.rip);
+    if end.vector != trap::END || *end.counter() != 0 {
+        say!("bench: {name} broke off vector={:#x} rip={:#x}", end.vector, end.ip);
         return;
     }
     report(name, ITERATIONS, instructions, exits);

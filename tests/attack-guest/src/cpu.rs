@@ -2,7 +2,12 @@
 //! alone: the guest owns the whole machine, and whatever breaks is part of the experiment.
 
 use core::arch::asm;
+#[cfg(target_arch = "x86")]
+use core::arch::x86::{__cpuid_count, CpuidResult};
+#[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
+
+pub use crate::arch::vmmcall;
 
 pub const EFER: u32 = 0xC000_0080;
 pub const STAR: u32 = 0xC000_0081;
@@ -26,39 +31,39 @@ macro_rules! instruction {
         }
     };
     (@asm $text:literal,) => { asm!($text) };
-    (@asm $text:literal, $argument:ident) => { asm!($text, in("rdi") $argument) };
+    (@asm $text:literal, $argument:ident) => { asm!($text, in(reg) $argument as usize) };
 }
 
-instruction!(write_cr0(value: u64), "mov cr0, rdi");
-instruction!(write_cr3(value: u64), "mov cr3, rdi");
-instruction!(write_cr4(value: u64), "mov cr4, rdi");
+instruction!(write_cr0(value: u64), "mov cr0, {}");
+instruction!(write_cr3(value: u64), "mov cr3, {}");
+instruction!(write_cr4(value: u64), "mov cr4, {}");
 instruction!(clts(), "clts");
-instruction!(lmsw(value: u64), "lmsw di");
-instruction!(write_dr0(value: u64), "mov dr0, rdi");
-instruction!(write_dr6(value: u64), "mov dr6, rdi");
-instruction!(write_dr7(value: u64), "mov dr7, rdi");
-instruction!(lgdt(pointer: u64), "lgdt [rdi]");
-instruction!(lidt(pointer: u64), "lidt [rdi]");
-instruction!(lldt(selector: u64), "lldt di");
-instruction!(ltr(selector: u64), "ltr di");
-instruction!(invlpg(address: u64), "invlpg [rdi]");
+instruction!(lmsw(value: u64), "lmsw {:x}");
+instruction!(write_dr0(value: u64), "mov dr0, {}");
+instruction!(write_dr6(value: u64), "mov dr6, {}");
+instruction!(write_dr7(value: u64), "mov dr7, {}");
+instruction!(lgdt(pointer: u64), "lgdt [{}]");
+instruction!(lidt(pointer: u64), "lidt [{}]");
+instruction!(lldt(selector: u64), "lldt {:x}");
+instruction!(ltr(selector: u64), "ltr {:x}");
+instruction!(invlpg(address: u64), "invlpg [{}]");
 
 /// Defines a function that reads one register.
 macro_rules! register {
     ($name:ident, $text:literal) => {
         pub fn $name() -> u64 {
-            let value;
+            let value: usize;
             // SAFETY: see the module's comment.
-            unsafe { asm!($text, out("rax") value) };
-            value
+            unsafe { asm!($text, out(reg) value) };
+            value as u64
         }
     };
 }
 
-register!(cr0, "mov rax, cr0");
-register!(cr2, "mov rax, cr2");
-register!(cr4, "mov rax, cr4");
-register!(dr6, "mov rax, dr6");
+register!(cr0, "mov {}, cr0");
+register!(cr2, "mov {}, cr2");
+register!(cr4, "mov {}, cr4");
+register!(dr6, "mov {}, dr6");
 
 pub fn tsc() -> u64 {
     let (low, high): (u32, u32);
@@ -113,16 +118,6 @@ pub fn rdmsr(msr: u32) -> u64 {
 pub fn wrmsr(msr: u32, value: u64) {
     // SAFETY: see the module's comment.
     unsafe { asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32) }
-}
-
-pub fn vmmcall(number: u64, rbx: u64, rcx: u64, rdx: u64) -> i64 {
-    let result;
-    // SAFETY: see the module's comment; RBX cannot be named, so it is swapped in.
-    unsafe {
-        asm!("xchg rbx, rsi; vmmcall; xchg rbx, rsi", inout("rax") number => result,
-            in("rsi") rbx, in("rcx") rcx, in("rdx") rdx)
-    }
-    result
 }
 
 pub fn cpuid(leaf: u32) -> CpuidResult {

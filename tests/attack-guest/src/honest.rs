@@ -2,6 +2,7 @@
 //!
 //! The lines must be the same, byte for byte, without SecVisor and under both entry guards.
 
+use crate::arch;
 use crate::boot::Options;
 use crate::cpu;
 use crate::devices;
@@ -11,45 +12,46 @@ use crate::tables;
 use crate::trap::{self, DEBUG, END, Frame, NMI, PAGE_FAULT, SYSCALL, TIMER, symbol};
 
 /// One program: its name, its start, and what is set up before.
-struct Program {
-    name: &'static str,
-    start: u64,
-    prepare: fn(),
+pub struct Program {
+    pub name: &'static str,
+    pub start: u64,
+    pub prepare: fn(),
     /// Go back to user mode by SYSRET after a SYSCALL.
-    sysret: bool,
+    pub sysret: bool,
     /// RFLAGS at the start.
-    flags: u64,
+    pub flags: u64,
     /// Wait for an interrupt, with all registers set.
-    interrupted: bool,
+    pub interrupted: bool,
     /// Print only every so-many-th event: for programs with many equal ones.
-    every: usize,
+    pub every: usize,
 }
 
 /// A program that needs nothing special.
 macro_rules! program {
     ($name:literal, $start:ident $(, $field:ident: $value:expr)*) => {
-        Program {
+        $crate::honest::Program {
             $($field: $value,)*
-            ..Program { name: $name, start: symbol!($start), prepare: || (), sysret: false,
+            ..$crate::honest::Program { name: $name, start: $crate::trap::symbol!($start), prepare: || (), sysret: false,
                 flags: 2, interrupted: false, every: 1 }
         }
     };
 }
 
+pub(crate) use program;
+
+/// DR7's condition and length: a store to 8 bytes, or to what the architecture has at most.
+const WATCHED: u64 = if size_of::<usize>() == 8 { 9 } else { 13 };
 /// RFLAGS.RF.
 const RESUME: u64 = 1 << 16;
 
 /// Runs all programs.
 pub fn run(_options: &Options) {
     let programs = [
-        program!("syscall", u_syscall),
-        program!("syscall-sysret", u_syscall, sysret: true),
         program!("int-80", u_int80),
         program!("int-closed", u_int_closed),
         program!("breakpoints", u_breakpoints),
         program!("icebp", u_icebp),
         program!("step", u_step),
-        program!("step-sysret", u_step, sysret: true),
         program!("step-faults", u_step_faults),
         program!("mov-ss", u_mov_ss),
         program!("mov-ss-step", u_mov_ss, flags: 0x102),
@@ -60,27 +62,25 @@ pub fn run(_options: &Options) {
         }),
         program!("hw-watch", u_hw_watch, prepare: || {
             cpu::write_dr0(symbol!(user_data));
-            cpu::write_dr7(0x401 | 9 << 16);
+            cpu::write_dr7(0x401 | WATCHED << 16);
         }),
         program!("divide", u_divide),
         program!("undefined", u_undefined),
         program!("privileged", u_privileged),
         program!("bad-selectors", u_bad_selectors),
         program!("segments", u_segments),
-        program!("segments-sysret", u_segments, sysret: true),
         program!("far", u_far),
-        program!("compatibility", u_compatibility),
         program!("flags", u_flags),
         program!("page-faults", u_faults),
         program!("mappings", u_mappings),
-        program!("registers", u_registers, sysret: true, every: 20),
         program!("svm", u_svm),
         program!("call-gate", u_call_gate),
         program!("ldt-call-gate", u_ldt_gate),
         program!("timer", u_spin, prepare: devices::arm_timer, interrupted: true),
         program!("nmi", u_spin, prepare: devices::arm_nmi, interrupted: true),
     ];
-    for program in &programs {
+    let own = arch::programs();
+    for program in programs.iter().chain(&own) {
         tables::reset();
         (program.prepare)();
         play(program);
@@ -92,7 +92,8 @@ pub fn run(_options: &Options) {
 fn play(program: &Program) {
     let mut next = Frame { flags: program.flags, ..Frame::user(program.start) };
     if program.interrupted {
-        next = spinning();
+        let spin = Frame::patterned(program.start, symbol!(u_spin_end));
+        next = Frame { flags: 0x202, ..spin };
     }
     let mut by_sysret = false;
     for count in 1..200 {
@@ -103,19 +104,19 @@ fn play(program: &Program) {
         if frame.vector == END {
             return;
         }
-        if frame.vector == SYSCALL && frame.rax == 1 {
-            let user_frame = symbol!(user_frames) + (frame.rsi & 1) * PAGE;
-            match frame.rdx {
-                0 => memory::map(frame.rdi, 0, 0),
-                flags => memory::map(frame.rdi, user_frame, flags),
+        if frame.vector == arch::MAP_CALL && frame.ax == 1 {
+            let user_frame = symbol!(user_frames) + (frame.si & 1) * PAGE;
+            match frame.dx {
+                0 => memory::map(frame.di, 0, 0),
+                flags => memory::map(frame.di, user_frame, flags),
             };
         }
         next = frame;
         by_sysret = program.sysret && frame.vector == SYSCALL;
-        // After a trap the saved RIP is where to go on; after all else R15 is.
+        // After a trap the saved IP is where to go on; after all else a register says.
         let is_trap = matches!(frame.vector, DEBUG | 3 | 4 | 0x80 | SYSCALL | 0x101);
         if !is_trap {
-            next.rip = frame.r15;
+            next.ip = frame.resume();
             next.flags &= !RESUME;
         }
         if frame.vector == DEBUG {
@@ -131,30 +132,6 @@ fn play(program: &Program) {
     say!("honest: {} did not end", program.name);
 }
 
-/// User mode that spins with IF = 1 and a pattern in each register, until something interrupts.
-fn spinning() -> Frame {
-    let pattern = |digit: u64| digit * 0x1111_1111_1111_1111;
-    Frame {
-        rax: pattern(1),
-        rbx: pattern(2),
-        rcx: pattern(3),
-        rdx: pattern(4),
-        rsi: pattern(5),
-        rdi: pattern(6),
-        rbp: pattern(7),
-        r8: pattern(8),
-        r9: pattern(9),
-        r10: pattern(10),
-        r11: pattern(11),
-        r12: pattern(12),
-        r13: pattern(13),
-        r14: pattern(14),
-        r15: symbol!(u_spin_end),
-        flags: 0x202,
-        ..Frame::user(symbol!(u_spin))
-    }
-}
-
 const RESUME_FLAG: u64 = 1 << 16;
 
 fn print(name: &str, count: usize, frame: &Frame) {
@@ -163,33 +140,15 @@ fn print(name: &str, count: usize, frame: &Frame) {
     // INT n pushes RF as 0; QEMU leaves it where a fault set it until the block of code ends.
     let flags = if frame.vector >= 32 { frame.flags & !RESUME_FLAG } else { frame.flags };
     say!(
-        "honest: {name} {count} vector={:#x} error={:#x} rip={:#x} cs={:#x} flags={:#x} rsp={:#x} \
+        "honest: {name} {count} vector={:#x} error={:#x} ip={:#x} cs={:#x} flags={:#x} sp={:#x} \
          ss={:#x} cr2={cr2:#x} dr6={dr6:#x}",
         frame.vector,
         frame.error,
-        frame.rip,
+        frame.ip,
         frame.cs,
         flags,
-        frame.rsp,
+        frame.sp,
         frame.ss
     );
-    say!(
-        "honest: {name} {count} registers {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} {:x} \
-         {:x} {:x} {:x} {:x}",
-        frame.rax,
-        frame.rbx,
-        frame.rcx,
-        frame.rdx,
-        frame.rsi,
-        frame.rdi,
-        frame.rbp,
-        frame.r8,
-        frame.r9,
-        frame.r10,
-        frame.r11,
-        frame.r12,
-        frame.r13,
-        frame.r14,
-        frame.r15
-    );
+    arch::print_registers(name, count, frame);
 }

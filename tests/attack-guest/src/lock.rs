@@ -4,8 +4,9 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::arch::REGISTERS;
 use crate::cpu;
-use crate::memory::{HEAP, PAGE, copy, peek, poke};
+use crate::memory::{HEAP, PAGE, copy, peek, poke, root};
 use crate::say;
 use crate::tables;
 use crate::trap::{self, symbol};
@@ -79,7 +80,7 @@ pub fn snapshot(address: u64) {
 /// The writer of CR0 or CR4 by a general-purpose register.
 pub fn writer(register: u64, gpr: u64) -> u64 {
     let writers = if register == 0 { symbol!(cr0_writers) } else { symbol!(cr4_writers) };
-    writers + gpr * 64
+    writers + gpr % REGISTERS * 64
 }
 
 /// Everything that must still work, line by line; then the counts.
@@ -107,7 +108,7 @@ pub fn run() {
 fn toggle(number: u64, old: u64, bit: u64) {
     for value in [old ^ bit, old] {
         let mut last = None;
-        for gpr in 0..16 {
+        for gpr in 0..REGISTERS {
             // A write that changes nothing would show nothing.
             trap::call(writer(number, 0), value ^ bit);
             let end = trap::call(writer(number, gpr), value).map_or(0x100, |frame| frame.vector);
@@ -128,7 +129,7 @@ fn encodings() {
         say!("honest: lock-encoding {index} cr4={:#x} end={end:#x}", cpu::cr4());
     }
     let end = trap::call(symbol!(cr4_stepped), cpu::cr4() ^ CR4_PGE).unwrap_or_default();
-    let behind = end.rip.wrapping_sub(symbol!(cr4_stepped_at));
+    let behind = end.ip.wrapping_sub(symbol!(cr4_stepped_at));
     let (cr4, dr6, vector) = (cpu::cr4(), cpu::dr6(), end.vector);
     say!("honest: lock-step cr4={cr4:#x} dr6={dr6:#x} end={vector:#x} behind={behind}");
     cpu::write_dr6(0xFFFF_0FF0);
@@ -155,10 +156,10 @@ extern "C" fn same_values(_: u64) {
 
 /// Tables of its own, and back.
 extern "C" fn write_cr3(_: u64) {
-    let root = HEAP + 0x72_0000;
-    copy(symbol!(pml4), root, PAGE);
-    cpu::write_cr3(root);
-    cpu::write_cr3(symbol!(pml4));
+    let copied = HEAP + 0x72_0000;
+    copy(root(), copied, PAGE);
+    cpu::write_cr3(copied);
+    cpu::write_cr3(root());
 }
 
 /// VM exits of so many rounds.
@@ -177,7 +178,7 @@ fn counts() {
     say!("check: lock-exits-ts {}/1", free(toggle_ts));
     say!("check: lock-exits-mp {}/1", free(toggle_mp));
     say!("check: lock-exits-clts {}/1", free(exits_of(cpu::clts)));
-    say!("check: lock-exits-cr3 {}/1", free(exits_of(|| cpu::write_cr3(symbol!(pml4)))));
+    say!("check: lock-exits-cr3 {}/1", free(exits_of(|| cpu::write_cr3(root()))));
     let toggle_pge = exits_of(|| cpu::write_cr4(cpu::cr4() ^ CR4_PGE));
     say!("check: lock-exits-pge {toggle_pge}/{ROUNDS}");
     let told = cpu::under_secvisor() && cpu::cpuid(0x4000_0001).ebx == 1;

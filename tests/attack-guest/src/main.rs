@@ -12,6 +12,9 @@
 // The guest is the adversary: raw memory, ports and privileged instructions are all it does.
 #![allow(unsafe_code)]
 
+#[cfg_attr(target_arch = "x86", path = "i386/mod.rs")]
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+mod arch;
 mod attacks;
 mod bench;
 mod boot;
@@ -27,15 +30,6 @@ mod tables;
 mod trap;
 
 use boot::Options;
-
-core::arch::global_asm!(
-    include_str!("entry.s"),
-    include_str!("actions.s"),
-    include_str!("data.s"),
-    include_str!("user.s"),
-    include_str!("user_attack.s"),
-    include_str!("user_state.s"),
-);
 
 /// The first Rust code, on the guest's own page tables and stack.
 #[unsafe(no_mangle)]

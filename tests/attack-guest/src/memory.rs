@@ -2,14 +2,14 @@
 //!
 //! The first 4 GiB are mapped one to one; `WINDOW` is where attacks make mappings of their own.
 
+use crate::arch::{self, entry_bytes, large_bytes, write_entry};
+pub use crate::arch::{WINDOW, root};
 use crate::cpu;
 use crate::trap::symbol;
 
 pub const PAGE: u64 = 4096;
-/// Where attacks map frames anew: 512 pages, then 2 MiB pages at will.
-pub const WINDOW: u64 = 1 << 39;
-/// A second window, for one 2 MiB page.
-pub const LARGE_WINDOW: u64 = WINDOW + 0x20_0000;
+/// Where the image lies.
+const IMAGE: u64 = 0x100_0000;
 /// Free RAM far from the image.
 pub const HEAP: u64 = 0x200_0000;
 /// What a successful attack writes, with the privilege level in the low bits.
@@ -69,27 +69,40 @@ pub fn clear(address: u64, bytes: u64) {
 
 /// Maps page `slot` of the window to a frame; returns the frame's new virtual address.
 pub fn map(slot: u64, frame: u64, flags: u64) -> u64 {
-    poke(symbol!(pt_window) + slot * 8, frame & !0xFFF | flags);
+    write_entry(symbol!(pt_window) + slot * entry_bytes(), frame & !0xFFF | flags);
     let address = WINDOW + slot * PAGE;
     cpu::invlpg(address);
     address + (frame & 0xFFF)
 }
 
-/// Maps the 2 MiB page with `frame` in the large window.
+/// The second window, for one large page.
+pub fn large_window() -> u64 {
+    WINDOW + large_bytes()
+}
+
+/// Maps the large page with `frame` in the large window.
 pub fn map_large(frame: u64) -> u64 {
-    poke(symbol!(pd_window) + 8, frame & !0x1F_FFFF | RW | LARGE);
-    cpu::invlpg(LARGE_WINDOW);
-    LARGE_WINDOW + (frame & 0x1F_FFFF)
+    let offset = large_bytes() - 1;
+    arch::set_large_slot(frame & !offset | RW | LARGE);
+    cpu::invlpg(large_window());
+    large_window() + (frame & offset)
+}
+
+/// Makes a frame the page table of the large window.
+pub fn map_table(frame: u64) -> u64 {
+    arch::set_large_slot(frame | 7);
+    cpu::write_cr3(root());
+    large_window()
 }
 
 /// Where the page-table entry of a page of the image lies.
 pub fn image_entry(address: u64) -> u64 {
-    symbol!(pt_image) + (address >> 12 & 511) * 8
+    symbol!(pt_image) + address % large_bytes() / PAGE * entry_bytes()
 }
 
 /// Sets the page-table entry of a page of the image.
 pub fn remap_image(address: u64, frame: u64, flags: u64) {
-    poke(image_entry(address), frame & !0xFFF | flags);
+    write_entry(image_entry(address), frame & !0xFFF | flags);
     cpu::invlpg(address);
 }
 
@@ -97,19 +110,15 @@ pub fn remap_image(address: u64, frame: u64, flags: u64) {
 pub fn reset() {
     let text = symbol!(text_start)..symbol!(text_end);
     let user = symbol!(user_start)..symbol!(user_end);
-    let start = symbol!(pt_image);
-    for index in 0..512 {
-        let frame = 0x100_0000 + index * PAGE;
+    for frame in (0..large_bytes()).step_by(PAGE as usize).map(|at| IMAGE + at) {
         let flags = match frame {
             _ if text.contains(&frame) => PRESENT,
             _ if user.contains(&frame) => URW,
             _ if frame == symbol!(trap_stack_guard) => 0,
             _ => RW,
         };
-        poke(start + index * 8, if flags == 0 { 0 } else { frame | flags });
+        write_entry(image_entry(frame), if flags == 0 { 0 } else { frame | flags });
     }
     clear(symbol!(pt_window), PAGE);
-    poke(symbol!(pd_window) + 8, 0);
-    poke(symbol!(pd_window), symbol!(pt_window) | 7);
-    cpu::write_cr3(symbol!(pml4));
+    arch::start_paging();
 }

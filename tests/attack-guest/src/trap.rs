@@ -1,5 +1,7 @@
 //! Traps: each one ends what was running and comes back as a value.
 
+pub use crate::arch::Frame;
+use crate::arch::Pushed;
 use crate::cpu;
 use crate::devices;
 use crate::memory::peek;
@@ -28,84 +30,42 @@ pub const END: u64 = 0x81;
 pub const SYSCALL: u64 = 0x100;
 
 pub const KERNEL_CS: u64 = 0x10;
-pub const KERNEL_SS: u64 = 0x18;
-pub const USER_CS: u64 = 0x33;
-pub const USER_SS: u64 = 0x2B;
-
-/// Registers at a trap, as the stubs in entry.s push them.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Frame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rdi: u64,
-    pub rsi: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub rdx: u64,
-    pub rcx: u64,
-    pub rax: u64,
-    pub vector: u64,
-    pub error: u64,
-    pub rip: u64,
-    pub cs: u64,
-    pub flags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-}
-
-impl Frame {
-    /// A user-mode start at `rip`.
-    pub fn user(rip: u64) -> Self {
-        let rsp = symbol!(user_stack_top);
-        Self { rip, rsp, cs: USER_CS, ss: USER_SS, flags: 2, ..Self::default() }
-    }
-}
 
 unsafe extern "C" {
-    fn guarded_call(function: u64, argument: u64) -> u64;
+    fn guarded_call(function: u64, argument: u64) -> u32;
     fn enter_user();
     fn enter_user_sysret();
 }
 
-/// Called by the stubs: keeps the frame and makes the trap return to `land`.
+/// Called by the stubs: keeps the frame. Returns the stack for `land`; 0 means go on as before.
 #[unsafe(no_mangle)]
-extern "C" fn trap(frame: &mut Frame) {
+extern "C" fn trap(pushed: &Pushed) -> usize {
+    let frame = Frame::of(pushed);
     if (TIMER..TIMER + 16).contains(&frame.vector) {
         devices::end_of_interrupt();
     }
     if frame.vector == NMI && frame.cs & 3 == 0 {
         // Too early: it was meant for user mode.
         devices::arm_nmi();
-        return;
+        return 0;
     }
     let resume = peek(symbol!(recover_rsp));
     if resume == 0 {
         say!(
-            "guest: stray trap vector={:#x} error={:#x} rip={:#x} cs={:#x} rsp={:#x} cr2={:#x}",
+            "guest: stray trap vector={:#x} error={:#x} ip={:#x} cs={:#x} sp={:#x} cr2={:#x}",
             frame.vector,
             frame.error,
-            frame.rip,
+            frame.ip,
             frame.cs,
-            frame.rsp,
+            frame.sp,
             cpu::cr2()
         );
         devices::exit(devices::FAILED);
     }
     let last = symbol!(last_frame) as *mut Frame;
     // SAFETY: `last_frame` is reserved for this and aligned.
-    unsafe { last.write_volatile(*frame) };
-    frame.rip = symbol!(land);
-    frame.cs = KERNEL_CS;
-    frame.ss = KERNEL_SS;
-    frame.rsp = resume;
-    frame.flags = 2;
+    unsafe { last.write_volatile(frame) };
+    resume as usize
 }
 
 /// The registers at the last trap.
@@ -129,10 +89,10 @@ pub fn attempt(function: extern "C" fn(u64), argument: u64) -> Option<Frame> {
 
 fn set_user(frame: &Frame) {
     // SAFETY: `user_frame` is reserved for this and aligned.
-    unsafe { (symbol!(user_frame) as *mut Frame).write_volatile(*frame) };
+    unsafe { (symbol!(user_frame) as *mut Pushed).write_volatile(frame.pushed()) };
 }
 
-/// Runs user mode (by IRETQ) until the next trap.
+/// Runs user mode (by IRET) until the next trap.
 pub fn run_user(frame: &Frame) -> Frame {
     set_user(frame);
     // SAFETY: every trap comes back through `land`.
@@ -148,7 +108,7 @@ pub fn run_user_sysret(frame: &Frame) -> Frame {
     last()
 }
 
-/// Runs user code at `rip` until the next trap.
-pub fn run_user_at(rip: u64) -> Frame {
-    run_user(&Frame::user(rip))
+/// Runs user code at `ip` until the next trap.
+pub fn run_user_at(ip: u64) -> Frame {
+    run_user(&Frame::user(ip))
 }

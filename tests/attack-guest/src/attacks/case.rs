@@ -59,9 +59,9 @@ impl Case {
         poke8(at, peek8(at) ^ 1);
     }
 
-    /// Aims a field of this type elsewhere: the `skip`th in a section.
-    pub fn aim(&mut self, section: &str, kind: u64, skip: usize, needed: Option<&Module>) {
-        let (mut left, mut found) = (skip, None);
+    /// Aims a field elsewhere: by its type, and how many of that type stand before it in a section.
+    pub fn aim(&mut self, section: &str, (kind, before): (u64, usize), needed: Option<&Module>) {
+        let (mut left, mut found) = (before, None);
         let Module { object, place } = self.module;
         let needed = needed.as_ref().map(|module| (&module.object, &module.place));
         object.relocations(&place, needed, |site, _| {

@@ -1,6 +1,7 @@
 //! Entry pointers aimed at user memory, then fired from user mode.
 
 use super::{Act, Attack, Plan, place_payload};
+use crate::arch::GATE_BYTES;
 use crate::cpu;
 use crate::memory::{self, PAGE, URW, copy};
 use crate::tables::{
@@ -9,7 +10,7 @@ use crate::tables::{
 use crate::trap::{Frame, KERNEL_CS, NMI, TIMER, symbol};
 
 /// The payload in user memory.
-fn user_payload() -> u64 {
+pub fn user_payload() -> u64 {
     place_payload(symbol!(user_payload))
 }
 
@@ -22,27 +23,27 @@ macro_rules! gate_row {
 
 pub fn aimed_gate(vector: u64, selector: u64, start: u64) -> Plan {
     let kind = if vector == 0x82 || vector == 3 { OPEN } else { CLOSED };
-    tables::gate(idt_gate(vector), user_payload(), selector, kind, 0);
+    tables::gate(idt_gate(vector), user_payload(), selector, kind);
     Plan::user(user_payload(), start)
 }
 
 /// User mode stores `value` at `address`, then goes on in the program at `start`. Nothing of the
 /// old translation is cached by then: an attacker evicts it, the guest just flushes.
-fn user_stores(start: u64, address: u64, value: u64) -> Plan {
-    cpu::write_cr3(symbol!(pml4));
-    let frame = Frame { rdi: address, rax: value, ..Frame::user(start) };
+pub fn user_stores(start: u64, address: u64, value: u64) -> Plan {
+    cpu::write_cr3(memory::root());
+    let frame = Frame { di: address, ax: value, ..Frame::user(start) };
     Plan { act: Act::User(frame), ..Plan::user(symbol!(user_payload), 0) }
 }
 
 /// Opens the image's page table to user mode and puts the payload where `entry` lies in its page.
-fn open_page_table(entry: u64) {
+pub fn open_page_table(entry: u64) {
     let table = symbol!(pt_image);
     memory::remap_image(table, table, URW);
     place_payload(symbol!(user_payload) + (entry & 0xFFF));
 }
 
 fn far_gate(address: u64, selector: u64, start: u64) -> Plan {
-    tables::gate(address, user_payload(), selector, CALL, 0);
+    tables::gate(address, user_payload(), selector, CALL);
     Plan::user(user_payload(), start)
 }
 
@@ -72,6 +73,7 @@ pub const ROWS: &[Attack] = &[
     },
     Attack { name: "idt-cpl1", plan: |_| aimed_gate(0x82, CPL1_CS | 1, symbol!(u_int82)) },
     Attack { name: "idt-cpl2", plan: |_| aimed_gate(0x82, CPL2_CS | 2, symbol!(u_int82)) },
+    #[cfg(target_arch = "x86_64")]
     Attack {
         name: "lstar",
         plan: |_| {
@@ -79,6 +81,7 @@ pub const ROWS: &[Attack] = &[
             Plan::user(user_payload(), symbol!(u_do_syscall))
         },
     },
+    #[cfg(target_arch = "x86_64")]
     Attack {
         name: "cstar",
         plan: |_| {
@@ -86,17 +89,7 @@ pub const ROWS: &[Attack] = &[
             Plan::user(user_payload(), symbol!(u_do_syscall32))
         },
     },
-    Attack {
-        name: "idt-handler-repointed",
-        // The gate is honest; user mode itself re-points the handler's page.
-        plan: |_| {
-            let gate = symbol!(victim_gate);
-            open_page_table(gate);
-            tables::gate(idt_gate(0x82), gate, KERNEL_CS, OPEN, 0);
-            let entry = memory::image_entry(gate);
-            user_stores(symbol!(u_store_int82), entry, symbol!(user_payload) | URW)
-        },
-    },
+    #[cfg(target_arch = "x86_64")]
     Attack {
         name: "lstar-repointed",
         plan: |_| {
@@ -105,6 +98,17 @@ pub const ROWS: &[Attack] = &[
             cpu::wrmsr(cpu::LSTAR, gate);
             let entry = memory::image_entry(gate);
             user_stores(symbol!(u_store_syscall), entry, symbol!(user_payload) | URW)
+        },
+    },
+    Attack {
+        name: "idt-handler-repointed",
+        // The gate is honest; user mode itself re-points the handler's page.
+        plan: |_| {
+            let gate = symbol!(victim_gate);
+            open_page_table(gate);
+            tables::gate(idt_gate(0x82), gate, KERNEL_CS, OPEN);
+            let entry = memory::image_entry(gate);
+            user_stores(symbol!(u_store_int82), entry, symbol!(user_payload) | URW)
         },
     },
     Attack {
@@ -146,6 +150,6 @@ pub const ROWS: &[Attack] = &[
 fn own_idt() -> u64 {
     let table = symbol!(user_frames);
     copy(symbol!(idt), table, PAGE);
-    tables::gate(table + 0x82 * 16, user_payload(), KERNEL_CS, OPEN, 0);
+    tables::gate(table + 0x82 * GATE_BYTES, user_payload(), KERNEL_CS, OPEN);
     table
 }

@@ -1,8 +1,9 @@
 //! The kernel runs what is not approved: data, user memory, re-pointed pages.
 
 use super::{Attack, Plan, place_payload};
+use crate::arch;
 use crate::cpu;
-use crate::memory::{self, HEAP, NX, PAGE, PRESENT, RW, WRITE, poke};
+use crate::memory::{self, HEAP, NX, PRESENT, RW, WRITE};
 use crate::trap::{self, symbol};
 
 /// Low memory that neither firmware nor boot code minds.
@@ -61,7 +62,7 @@ pub const ROWS: &[Attack] = &[
         name: "exec-own-cr3",
         plan: |_| {
             place_payload(symbol!(bss_payload));
-            cpu::write_cr3(own_tables(symbol!(bss_payload)));
+            cpu::write_cr3(arch::own_tables(symbol!(bss_payload)));
             Plan::call(symbol!(bss_payload), symbol!(victim), 0)
         },
     },
@@ -110,17 +111,3 @@ pub const ROWS: &[Attack] = &[
         },
     },
 ];
-
-/// Page tables of the attacker's own in which the victim's page is `frame`, all else as ever.
-fn own_tables(frame: u64) -> u64 {
-    let tables = symbol!(scratch_tables);
-    let sources = [symbol!(pml4), symbol!(pdpt_low), symbol!(pd_low), symbol!(pt_image)];
-    for (at, source) in sources.into_iter().enumerate() {
-        memory::copy(source, tables + at as u64 * PAGE, PAGE);
-    }
-    poke(tables, (tables + PAGE) | 7);
-    poke(tables + PAGE, (tables + 2 * PAGE) | 7);
-    poke(tables + 2 * PAGE + 8 * 8, (tables + 3 * PAGE) | 7);
-    poke(tables + 3 * PAGE + (symbol!(victim) >> 12 & 511) * 8, frame | RW);
-    tables
-}

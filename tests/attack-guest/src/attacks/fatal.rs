@@ -6,7 +6,7 @@ use super::{Attack, Plan};
 use crate::cpu::under_secvisor;
 use crate::cpu::{inb, outb, outw};
 use crate::devices::{self, LAPIC, LPC_BRIDGE, PCI_DATA, pci_write};
-use crate::memory::{PAGE, copy, poke32};
+use crate::memory::{self, PAGE, copy, poke32};
 use crate::trap::{KERNEL_CS, symbol};
 
 /// The Q35's PM1a control port, and "sleep now, type S3".
@@ -71,7 +71,7 @@ pub const ROWS: &[Attack] = &[
         plan: |options| {
             let target = options.hidden;
             if !under_secvisor() {
-                copy(symbol!(pml4), target, PAGE);
+                copy(memory::root(), target, PAGE);
             }
             Plan::call(target, symbol!(load_cr3_and_mark), target)
         },

@@ -4,8 +4,8 @@
 
 use super::{Act, Attack, Plan, place_payload};
 use crate::boot::Options;
-use crate::cpu::{self, under_secvisor};
-use crate::memory::{self, LARGE_WINDOW, MARKER, PAGE, RW, URW, copy, poke};
+use crate::cpu::under_secvisor;
+use crate::memory::{self, MARKER, PAGE, RW, URW, copy, poke};
 use crate::tables;
 use crate::trap::{Frame, symbol};
 
@@ -21,9 +21,9 @@ fn nothing(_: u64) {}
 
 /// User mode at `start` with RDI = the hidden page and RSI = the witness, both mapped for it.
 fn user(target: u64, start: u64) -> Plan {
-    let rdi = memory::map(0, target, URW);
-    let rsi = memory::map(1, symbol!(witness), URW);
-    let frame = Frame { rdi, rsi, rax: MARKER, ..Frame::user(start) };
+    let di = memory::map(0, target, URW);
+    let si = memory::map(1, symbol!(witness), URW);
+    let frame = Frame { di, si, ax: MARKER, ..Frame::user(start) };
     Plan { act: Act::User(frame), ..Plan::user(target, 0) }
 }
 
@@ -68,9 +68,8 @@ pub const ROWS: &[Attack] = &[
         plan: |options| {
             poke(symbol!(bss_payload), MARKER);
             let target = hidden(options, |page| poke(page, symbol!(bss_payload) | RW));
-            poke(symbol!(pd_window) + 8, target | 7);
-            cpu::invlpg(LARGE_WINDOW);
-            Plan::call(target, symbol!(read_marker), LARGE_WINDOW)
+            let window = memory::map_table(target);
+            Plan::call(target, symbol!(read_marker), window)
         },
     },
     Attack {

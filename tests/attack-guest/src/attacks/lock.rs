@@ -6,7 +6,7 @@ use super::{Act, Attack, Plan};
 use crate::boot::Options;
 use crate::cpu;
 use crate::lock::{self, CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_UMIP};
-use crate::memory::{HEAP, PAGE, copy, poke};
+use crate::memory::{self, HEAP, PAGE, copy, poke};
 use crate::tables;
 use crate::trap::symbol;
 
@@ -80,7 +80,7 @@ pub const ROWS: &[Attack] = &[
     row!("lock-cr4-la57", |_| control_register(4, 2, CR4_LA57)),
     row!("lock-cr4-pae", |_| {
         // The root is a page directory then: one large page for all that this takes.
-        poke(symbol!(pml4) + 2 * 8, 0x100_0083);
+        poke(memory::root() + 2 * 8, 0x100_0083);
         let value = cpu::cr4() & !CR4_PAE | CR4_PSE;
         pinned(value, symbol!(cr4_in_between), value)
     }),

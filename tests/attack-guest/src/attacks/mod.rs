@@ -179,10 +179,10 @@ fn stage(row: &Attack, options: &Options) {
             end
         }
     };
-    let Frame { vector, error, rip, cs, .. } = end.unwrap_or_default();
+    let Frame { vector, error, ip, cs, .. } = end.unwrap_or_default();
     tables::reset();
     say!(
-        "attack: {name} done witness={:#x} vector={vector:#x} error={error:#x} rip={rip:#x} \
+        "attack: {name} done witness={:#x} vector={vector:#x} error={error:#x} rip={ip:#x} \
          cpl={} effect={}",
         peek(symbol!(witness)),
         cs & 3,

@@ -2,10 +2,12 @@
 
 use super::Attack;
 use super::case::{Case, approved};
+use crate::arch::object::{ABSOLUTE_32, AT_BORDER, CALL, FROM_INIT, RELATIVE, TO_INIT, TO_OTHER};
+#[cfg(target_arch = "x86_64")]
+use crate::arch::object::{ABSOLUTE_64, SIGNED_32};
 use crate::boot::Options;
 use crate::cpu;
 use crate::memory::{self, HEAP, PAGE, RW, WINDOW, poke};
-use crate::modules::object::{ABSOLUTE_32, ABSOLUTE_64, CALL, RELATIVE, SIGNED_32};
 use crate::modules::{self, ALPHA, BETA, CORE, END, GAMMA, INIT, Module, NOWHERE};
 use crate::trap::symbol;
 
@@ -59,22 +61,24 @@ pub const ROWS: &[Attack] = &[
     init_row!("module-flip-init", |case| case.flip("alpha_init", 2)),
     init_row!("module-flip-init-more", |case| case.flip("alpha_more", 0)),
     // One relocation of every type, and between every two kinds of places.
-    core_row!("module-aim-64", |case, _| case.aim(".text", ABSOLUTE_64, 0, None)),
-    core_row!("module-aim-pc32", |case, _| case.aim(".text", RELATIVE, 0, None)),
-    core_row!("module-aim-plt32", |case, _| case.aim(".text", CALL, 0, None)),
-    core_row!("module-aim-32s", |case, _| case.aim(".text", SIGNED_32, 0, None)),
-    core_row!("module-aim-32", |case, _| case.aim(".text", ABSOLUTE_32, 0, None)),
-    core_row!("module-aim-page-border", |case, _| case.aim(".text", ABSOLUTE_32, 1, None)),
-    core_row!("module-aim-init", |case, _| case.aim(".text", SIGNED_32, 1, None)),
-    init_row!("module-aim-init-to-core", |case| case.aim(".init.text", CALL, 0, None)),
-    init_row!("module-aim-init-to-data", |case| case.aim(".init.text", SIGNED_32, 0, None)),
+    #[cfg(target_arch = "x86_64")]
+    core_row!("module-aim-64", |case, _| case.aim(".text", (ABSOLUTE_64, 0), None)),
+    core_row!("module-aim-pc32", |case, _| case.aim(".text", (RELATIVE, 0), None)),
+    core_row!("module-aim-plt32", |case, _| case.aim(".text", (CALL, 0), None)),
+    #[cfg(target_arch = "x86_64")]
+    core_row!("module-aim-32s", |case, _| case.aim(".text", (SIGNED_32, 0), None)),
+    core_row!("module-aim-32", |case, _| case.aim(".text", (ABSOLUTE_32, 0), None)),
+    core_row!("module-aim-page-border", |case, _| case.aim(".text", AT_BORDER, None)),
+    core_row!("module-aim-init", |case, _| case.aim(".text", TO_INIT, None)),
+    init_row!("module-aim-init-to-core", |case| case.aim(".init.text", (CALL, 0), None)),
+    init_row!("module-aim-init-to-data", |case| case.aim(".init.text", FROM_INIT, None)),
     Attack {
         name: "module-aim-other-module",
         plan: |_| {
             let (alpha, _) = approved();
             let beta = Module::load_with(BETA, 1, Some(&alpha));
             let mut case = Case::new(beta, CORE, "beta_entry");
-            case.aim(".text", ABSOLUTE_64, 0, Some(&alpha));
+            case.aim(".text", TO_OTHER, Some(&alpha));
             case.plan()
         },
     },
@@ -220,5 +224,6 @@ pub const ROWS: &[Attack] = &[
     }),
     core_row!("descriptor-local-apic", |case, _| case.at = crate::devices::LAPIC),
     core_row!("descriptor-hidden", |case, options| case.at = options.hidden),
+    #[cfg(target_arch = "x86_64")]
     core_row!("descriptor-non-canonical", |case, _| case.at = 1 << 63),
 ];

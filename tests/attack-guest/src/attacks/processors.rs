@@ -76,10 +76,10 @@ pub const ROWS: &[Attack] = &[
         name: "init-user",
         plan: |_| {
             plant();
-            let rdi = memory::map(0, LAPIC, URW) + 0x300;
-            let rax = OTHERS | INIT;
-            let rdx = OTHERS | SIPI;
-            let frame = Frame { rdi, rax, rdx, ..Frame::user(symbol!(u_start_others)) };
+            let di = memory::map(0, LAPIC, URW) + 0x300;
+            let ax = OTHERS | INIT;
+            let dx = OTHERS | SIPI;
+            let frame = Frame { di, ax, dx, ..Frame::user(symbol!(u_start_others)) };
             Plan { target: START, witness: LOW_WITNESS, act: Act::User(frame), site: None }
         },
     },

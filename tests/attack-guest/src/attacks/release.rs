@@ -165,8 +165,8 @@ pub const ROWS: &[Attack] = &[
         name: "module-write-user",
         plan: |_| {
             let (_, frame) = approved();
-            let rdi = memory::map(0, frame, URW);
-            let frame_at_start = Frame { rdi, rax: MARKER, ..Frame::user(symbol!(u_store)) };
+            let di = memory::map(0, frame, URW);
+            let frame_at_start = Frame { di, ax: MARKER, ..Frame::user(symbol!(u_store)) };
             Plan { act: Act::User(frame_at_start), ..Plan::user(frame, 0) }.at_target()
         },
     },

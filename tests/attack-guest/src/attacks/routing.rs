@@ -4,7 +4,9 @@ use super::hardware::call;
 use super::{Attack, Plan};
 use crate::cpu::outl;
 use crate::devices::{HPET, LPC_BRIDGE, PCI_DATA, pci_write};
-use crate::memory::{HEAP, copy, poke, poke8, poke32};
+#[cfg(target_arch = "x86_64")]
+use crate::memory::poke;
+use crate::memory::{HEAP, copy, poke8, poke32};
 use crate::trap::symbol;
 
 /// The LPC bridge's root complex block: where it lies with bit 0 set, and its size.
@@ -49,6 +51,7 @@ extern "C" fn hpet_message(address: u64) {
 }
 
 /// The same by stores of 64 bits.
+#[cfg(target_arch = "x86_64")]
 extern "C" fn hpet_message_quads(address: u64) {
     let (enable, counter, timer) = (HPET + 0x10, HPET + 0xF0, HPET + 0x100);
     let message = (timer + 0x10, address << 32 | 0x90C3_90C3);
@@ -90,6 +93,7 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "pci-text-ports", plan: |_| call(PCI_DATA.into(), by_ports, 0) },
     Attack { name: "pci-text-memory", plan: |_| call(ECAM_BRIDGE, by_memory, 0) },
     Attack { name: "hpet-text", plan: |_| on_text(HPET, hpet_message) },
+    #[cfg(target_arch = "x86_64")]
     Attack { name: "hpet-text-quads", plan: |_| on_text(HPET, hpet_message_quads) },
     Attack { name: "firmware-dma-text", plan: |_| on_text(0x514, firmware_dma) },
 ];

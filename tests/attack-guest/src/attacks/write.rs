@@ -1,8 +1,9 @@
 //! Approved text changed: by aliases, by stacks, by the CPU's own page walk.
 
 use super::{Act, Attack, Plan};
+use crate::arch::entry_bytes;
 use crate::cpu;
-use crate::memory::{self, LARGE_WINDOW, MARKER, PAGE, RW, URW, poke};
+use crate::memory::{self, MARKER, PAGE, RW, URW};
 use crate::tables;
 use crate::trap::{Frame, symbol};
 
@@ -44,7 +45,7 @@ pub const ROWS: &[Attack] = &[
         name: "write-text-user-alias",
         plan: |_| {
             let alias = memory::map(0, symbol!(victim), URW);
-            let frame = Frame { rdi: alias, rax: MARKER, ..Frame::user(symbol!(u_store)) };
+            let frame = Frame { di: alias, ax: MARKER, ..Frame::user(symbol!(u_store)) };
             Plan { act: Act::User(frame), ..Plan::user(symbol!(victim), 0) }.at_target()
         },
     },
@@ -78,10 +79,8 @@ pub const ROWS: &[Attack] = &[
         name: "page-walk-text",
         // The text page as a page table: the walk sets the accessed bit in it.
         plan: |_| {
-            poke(symbol!(pd_window) + 8, symbol!(victim) | 7);
             let entry = symbol!(victim_entry);
-            let address = LARGE_WINDOW + (entry & 0xFFF) / 8 * PAGE;
-            cpu::invlpg(address);
+            let address = memory::map_table(symbol!(victim)) + entry % PAGE / entry_bytes() * PAGE;
             Plan::call(entry, symbol!(read_marker), address).at_target()
         },
     },

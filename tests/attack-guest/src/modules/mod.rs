@@ -7,8 +7,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use object::Object;
 
+use crate::arch::{self, entry_bytes, large_bytes, read_entry, write_entry};
+pub use crate::arch::{MODULES_END as END, MODULES_START as START};
+use crate::arch::{MODULES_HUGE as HUGE_PAGE, MODULES_LARGE as LARGE_PAGE};
 use crate::cpu;
-use crate::memory::{HEAP, LARGE, PAGE, RW, clear, copy, peek, poke};
+use crate::memory::{HEAP, PAGE, RW, clear, copy, root};
 use crate::trap::symbol;
 
 pub const ALPHA: Object =
@@ -27,16 +30,11 @@ fn kernel_symbol(name: &str) -> Option<u64> {
     }
 }
 
-/// Where the window for modules starts and ends, as the approval list has it.
-pub const START: u64 = 0xFFFF_FFFF_A000_0000;
-pub const END: u64 = 0xFFFF_FFFF_FF00_0000;
 /// Inside the window, and never mapped.
 pub const NOWHERE: u64 = START + 0x1F_0000;
-/// A 2 MiB page in the window, and the frames that it maps.
-const LARGE_PAGE: u64 = START + 0x20_0000;
+/// The frames that the window's large page maps.
 const LARGE_FRAMES: u64 = 0x600_0000;
-/// A 1 GiB page in the window, which maps memory from 0 on, and frames in it that are free.
-const HUGE_PAGE: u64 = 0xFFFF_FFFF_C000_0000;
+/// Frames that are free, which the window's 1 GiB page maps, where there is one: from 0 on.
 const HUGE_FRAMES: u64 = 0x500_0000;
 /// The frames that modules are scattered over.
 pub const FRAMES: u64 = 0x400_0000;
@@ -98,20 +96,18 @@ pub fn in_use() -> bool {
 
 /// Where the page-table entry of a small page of the window lies.
 pub fn entry(address: u64) -> u64 {
-    TABLES + 2 * PAGE + (address >> 12 & 511) * 8
+    arch::module_tables(TABLES) + address % large_bytes() / PAGE * entry_bytes()
 }
 
-/// Maps a small page of the window; returns the frame that was there.
-pub fn map(address: u64, frame: u64) -> u64 {
-    let old = peek(entry(address)) & 0xF_FFFF_FFFF_F000;
-    poke(entry(address), if frame == 0 { 0 } else { frame | RW });
+/// Maps a small page of the window.
+pub fn map(address: u64, frame: u64) {
+    write_entry(entry(address), if frame == 0 { 0 } else { frame | RW });
     cpu::invlpg(address);
-    old
 }
 
 /// The physical address behind one of the window's small pages.
 pub fn physical(address: u64) -> u64 {
-    peek(entry(address)) & 0xF_FFFF_FFFF_F000 | address & 0xFFF
+    read_entry(entry(address)) & 0xF_FFFF_FFFF_F000 | address & 0xFFF
 }
 
 /// Whether the processor has 1 GiB pages.
@@ -132,14 +128,8 @@ pub fn reset() {
         release(place.init);
     }
     clear(TABLES, 3 * PAGE);
-    poke(symbol!(pml4) + 511 * 8, TABLES | RW);
-    poke(TABLES + 510 * 8, (TABLES + PAGE) | RW);
-    if huge_pages() {
-        poke(TABLES + 511 * 8, RW | LARGE);
-    }
-    poke(TABLES + PAGE + 256 * 8, (TABLES + 2 * PAGE) | RW);
-    poke(TABLES + PAGE + 257 * 8, LARGE_FRAMES | RW | LARGE);
-    cpu::write_cr3(symbol!(pml4));
+    arch::map_modules(TABLES, LARGE_FRAMES);
+    cpu::write_cr3(root());
     TAKEN.store(0, Ordering::Relaxed);
 }
 

@@ -1,6 +1,7 @@
 //! A kernel module's object file, laid out and relocated as Linux's module loader does it.
 
 use super::{Place, kernel_symbol};
+use crate::arch::object;
 use crate::memory::{PAGE, copy, peek8, poke8};
 
 /// A module's file.
@@ -25,15 +26,8 @@ struct Section {
     align: u64,
 }
 
-/// Relocation types that code has.
-pub const ABSOLUTE_64: u64 = 1;
-pub const RELATIVE: u64 = 2;
-pub const CALL: u64 = 4;
-pub const ABSOLUTE_32: u64 = 10;
-pub const SIGNED_32: u64 = 11;
-
+const WORD: u64 = size_of::<usize>() as u64;
 const SYMBOLS: u64 = 2;
-const RELOCATIONS: u64 = 4;
 const WRITE: u64 = 1;
 const ALLOCATED: u64 = 2;
 const EXECUTABLE: u64 = 4;
@@ -54,7 +48,7 @@ pub struct Site {
 impl Site {
     /// Its width in bytes.
     pub fn width(&self) -> u64 {
-        if self.kind == ABSOLUTE_64 { 8 } else { 4 }
+        object::width(self.kind)
     }
 }
 
@@ -70,24 +64,30 @@ impl Object {
         core::str::from_utf8(tail.get(..end).unwrap_or_default()).unwrap_or_default()
     }
 
+    /// A word of the file: an address, an offset, a size.
+    fn word(&self, at: u64) -> u64 {
+        self.number(at, size_of::<usize>())
+    }
+
     fn section(&self, index: u64) -> Section {
-        let header = |index: u64| self.number(0x28, 8) + index * 64;
-        let (at, names) = (header(index), header(self.number(0x3E, 2)));
-        let word = |offset: u64| self.number(at + offset, 8);
+        let header = |index: u64| self.word(object::SECTIONS) + index * object::SECTION_BYTES;
+        let (at, names) = (header(index), header(self.number(object::NAMES, 2)));
+        // Name and type, then words but for the two numbers in the middle.
+        let word = |index: u64| self.word(at + 8 + index * WORD);
         Section {
-            name: self.string(self.number(names + 0x18, 8) + self.number(at, 4)),
+            name: self.string(self.word(names + 8 + 2 * WORD) + self.number(at, 4)),
             kind: self.number(at + 4, 4),
-            flags: word(0x08),
-            offset: word(0x18),
-            size: word(0x20),
-            link: self.number(at + 0x28, 4),
-            info: self.number(at + 0x2C, 4),
-            align: word(0x30).max(1),
+            flags: word(0),
+            offset: word(2),
+            size: word(3),
+            link: self.number(at + 8 + 4 * WORD, 4),
+            info: self.number(at + 12 + 4 * WORD, 4),
+            align: self.word(at + 16 + 4 * WORD).max(1),
         }
     }
 
     fn sections(self) -> impl Iterator<Item = (u64, Section)> {
-        (0..self.number(0x3C, 2)).map(move |index| (index, self.section(index)))
+        (0..self.number(object::NAMES - 2, 2)).map(move |index| (index, self.section(index)))
     }
 
     /// Runs through what is kept in a region: `each` gets index, offset and section. Returns the
@@ -140,12 +140,14 @@ impl Object {
     }
 
     fn symbol_at(&self, table: &Section, index: u64, place: &Place) -> (&'static str, Option<u64>) {
-        let at = table.offset + index * 24;
+        let at = table.offset + index * object::SYMBOL_BYTES;
         let names = self.section(table.link).offset;
-        let section = self.number(at + 6, 2);
+        let section = self.number(at + object::SYMBOL_SECTION, 2);
         let address = match section {
             0 => None,
-            _ => Some(self.address(section, place).wrapping_add(self.number(at + 8, 8))),
+            _ => Some(
+                self.address(section, place).wrapping_add(self.word(at + object::SYMBOL_VALUE)),
+            ),
         };
         (self.string(names + self.number(at, 4)), address)
     }
@@ -153,7 +155,8 @@ impl Object {
     /// The address of a symbol that the module defines.
     pub fn symbol(&self, name: &str, place: &Place) -> Option<u64> {
         let table = self.sections().find(|(_, section)| section.kind == SYMBOLS)?.1;
-        let symbols = (1..table.size / 24).map(|index| self.symbol_at(&table, index, place));
+        let symbols = (1..table.size / object::SYMBOL_BYTES)
+            .map(|index| self.symbol_at(&table, index, place));
         symbols.filter(|symbol| symbol.0 == name).find_map(|symbol| symbol.1)
     }
 
@@ -174,18 +177,26 @@ impl Object {
         needed: Option<(&Object, &Place)>,
         mut each: impl FnMut(Site, u64),
     ) {
-        for (_, table) in self.sections().filter(|(_, section)| section.kind == RELOCATIONS) {
+        let tables = self.sections().filter(|(_, section)| section.kind == object::RELOCATIONS);
+        for (_, table) in tables {
             let symbols = self.section(table.link);
+            let section = self.section(table.info);
             let start = self.address(table.info, place);
-            for at in (table.offset..table.offset + table.size).step_by(24) {
-                let (offset, kind) = (self.number(at, 8), self.number(at + 8, 4));
-                let (name, own) = self.symbol_at(&symbols, self.number(at + 12, 4), place);
+            let rows = table.offset..table.offset + table.size;
+            for at in rows.step_by(object::RELOCATION_BYTES) {
+                let (offset, info) = (self.word(at), self.word(at + WORD));
+                let (symbol, kind) = object::relocation(info);
+                let site = Site { section: section.name, offset, address: start + offset, kind };
+                // The addend stands beside the field's place, or in the field.
+                let addend = match object::RELOCATION_BYTES {
+                    8 => self.number(section.offset + offset, 4),
+                    _ => self.word(at + 2 * WORD),
+                };
+                let (name, own) = self.symbol_at(&symbols, symbol, place);
                 let other = || needed.and_then(|(object, place)| object.symbol(name, place));
                 let symbol = own.or_else(|| kernel_symbol(name)).or_else(other);
-                let value = symbol.unwrap_or(0).wrapping_add(self.number(at + 16, 8));
-                let section = self.section(table.info).name;
-                let site = Site { section, offset, address: start + offset, kind };
-                let relative = matches!(kind, RELATIVE | CALL);
+                let value = symbol.unwrap_or(0).wrapping_add(addend);
+                let relative = matches!(kind, object::RELATIVE | object::CALL);
                 each(site, if relative { value.wrapping_sub(site.address) } else { value });
             }
         }

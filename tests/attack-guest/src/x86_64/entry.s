@@ -110,6 +110,8 @@ trap_common:
     mov rbp, rsp
     and rsp, -16
     call trap
+    test rax, rax
+    jnz 1f
     mov rsp, rbp
     pop r15
     pop r14
@@ -127,6 +129,13 @@ trap_common:
     pop rcx
     pop rax
     add rsp, 16
+    iretq
+1:  mov rsp, rax
+    push KDS
+    push rax
+    push 2
+    push KCS
+    push offset land
     iretq
 
 # SYSCALL becomes "vector" 0x100 from 64-bit code, 0x101 from compatibility mode.
