@@ -51,8 +51,7 @@ fn finish(vcpu: &mut Vcpu, guard: EntryGuard) -> *mut Vcpu {
         ExitCode::NPF => mode_switch(vcpu, guard),
         ExitCode::EXCEPTION_UD if guard == EntryGuard::Events => system_call(vcpu),
         ExitCode::INTR if guard == EntryGuard::Events => interrupt(vcpu),
-        ExitCode::SOFTWARE_INTERRUPT => software_interrupt(vcpu),
-        _ => false,
+        _ => return software_interrupt(vcpu),
     };
     if done { vcpu } else { core::ptr::null_mut() }
 }
@@ -95,23 +94,29 @@ fn interrupt(vcpu: &mut Vcpu) -> bool {
     true
 }
 
-/// INT n, the system call of 32-bit programs: only the user view intercepts it.
+/// INT n, the system call of 32-bit programs: only the user view intercepts it. Apart, so that the
+/// exits above save no registers for it.
 #[inline(never)]
-fn software_interrupt(vcpu: &mut Vcpu) -> bool {
+fn software_interrupt(vcpu: &mut Vcpu) -> *mut Vcpu {
+    let left = core::ptr::null_mut();
     let save = &vcpu.vmcb.save;
     let rip = save.rip;
     // Left to the slow path: virtual-8086 mode, prefixes, one across a page border, a refusing gate.
-    if save.rflags & VIRTUAL_8086 != 0 || vcpu.step.is_some() {
-        return false;
+    let exit = ExitCode(vcpu.vmcb.control.exit_code);
+    if exit != ExitCode::SOFTWARE_INTERRUPT
+        || save.rflags & VIRTUAL_8086 != 0
+        || vcpu.step.is_some()
+    {
+        return left;
     }
-    let gpa = vcpu.translate(vcpu.instruction_address());
+    let gpa = vcpu.translate(vcpu.instruction_address(vcpu.is_64_bit()));
     match gpa.and_then(|gpa| vcpu.guest().read_u16(gpa)).map(u16::to_le_bytes) {
         Some([0xCD, vector]) if !gate_refuses(vcpu, vector) => {
             vcpu.vmcb.advance_to(rip.wrapping_add(2));
             vcpu.inject(Event::software(vector));
-            true
+            vcpu
         }
-        _ => false,
+        _ => left,
     }
 }
 

@@ -25,7 +25,7 @@ impl Instruction {
     /// Reads the instruction at the guest's RIP.
     pub fn fetch(vcpu: &Vcpu) -> Self {
         let long = vcpu.is_64_bit();
-        let Gva(start) = vcpu.instruction_address();
+        let Gva(start) = vcpu.instruction_address(long);
         let mut instruction = Self { bytes: [0; LONGEST], valid: 0, prefixes: 0, rex: 0, long };
         // At most two pieces: the instruction may cross a page.
         for _ in 0..2 {
@@ -125,11 +125,12 @@ impl Vcpu {
         Paging::of(save.cr0, save.cr4, self.efer()).translate(save.cr3, gva, |at| guest.read(at))
     }
 
-    /// Where the instruction at RIP lies.
-    pub fn instruction_address(&self) -> Gva {
+    /// Where the instruction at RIP lies, which is 64-bit code or not.
+    #[inline(always)]
+    pub fn instruction_address(&self, is_64_bit: bool) -> Gva {
         let save = &self.vmcb.save;
         let linear = save.cs.base.wrapping_add(save.rip);
-        Gva(if self.is_64_bit() { save.rip } else { linear & 0xFFFF_FFFF })
+        Gva(if is_64_bit { save.rip } else { linear & 0xFFFF_FFFF })
     }
 
     /// A general-purpose register by its number in instructions.
