@@ -11,9 +11,9 @@ SV_LOG=$SECVISOR_CACHE/setup.log
 SV_QEMU_NOTE=$SECVISOR_CACHE/no-qemu-10
 
 # What the build and the guest need; then what only a second emulator or a nicer QEMU needs.
-SV_PACKAGES="gcc libc6-dev make flex bison bc libelf-dev libssl-dev cpio xz-utils patch quilt rsync kmod
- linux-source-6.1 busybox-static grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools ovmf
- e2fsprogs lld ca-certificates"
+SV_PACKAGES="gcc gcc-multilib libc6-dev make flex bison bc libelf-dev libssl-dev cpio xz-utils patch
+ quilt rsync kmod linux-source-6.1 busybox-static grub-common grub-pc-bin grub-efi-amd64-bin xorriso
+ mtools ovmf e2fsprogs lld ca-certificates"
 SV_OPTIONAL="bochs bochsbios vgabios"
 SV_RUST="rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web"
 

@@ -3,7 +3,8 @@
 # Compiles the guest's userland and packs OUT_DIR/initramfs.cpio.gz with it,
 # busybox and the modules of KERNEL_DIR. The same files, as a tree, stay in
 # OUT_DIR/root.
-# Environment: CC (gcc), BUSYBOX (/bin/busybox, a static one).
+# Environment: ARCH, x86_64 (the default) or i386, whose programs run on old kernels too;
+# CC and BUSYBOX, for x86_64 by default gcc and a static /bin/busybox, for i386 what i386.sh makes.
 set -eu
 
 die() {
@@ -14,6 +15,16 @@ die() {
 here=$(cd "$(dirname "$0")" && pwd)
 out=$1
 kernel=$2
+case ${ARCH:-x86_64} in
+x86_64) set -- "$here/machine64.c" "$here/segments.c" ;;
+i386)
+	set -- "$here/machine32.c"
+	tools=$("$here/i386.sh") || exit 1
+	CC=${CC:-$tools/cc}
+	BUSYBOX=${BUSYBOX:-$tools/busybox}
+	;;
+*) die "there is no ARCH=$ARCH, only x86_64 and i386" ;;
+esac
 cc=${CC:-gcc}
 busybox=${BUSYBOX:-/bin/busybox}
 command -v "$cc" >/dev/null || die "no compiler $cc (package gcc)"
@@ -38,7 +49,7 @@ compile() {
 		2>"$out/cc.log" ||
 		die "$name does not compile: $(grep -m1 error "$out/cc.log" || head -n1 "$out/cc.log")"
 }
-compile workload -mno-red-zone -pthread "$here/workload.c" "$here/segments.c"
+compile workload -mno-red-zone -pthread "$here/workload.c" "$here/processor.c" "$@"
 compile workload32 -m32 -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector \
 	-fno-asynchronous-unwind-tables "$here/workload32.c"
 for name in evil exit-qemu modtool; do

@@ -225,17 +225,42 @@ static void module_name(const char *file, char name[56])
 	}
 }
 
+/* a private copy of the file in memory, NULL if it cannot be had */
+static uint8_t *contents(const char *file, size_t *size)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	uint8_t *image;
+
+	if (fd < 0 || fstat(fd, &st))
+		return NULL;
+	image = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	close(fd);
+	*size = st.st_size;
+	return image == MAP_FAILED ? NULL : image;
+}
+
+/* by the system call that old kernels have too */
+static int load(const char *file)
+{
+	size_t size;
+	uint8_t *image = contents(file, &size);
+	int err = !image || syscall(SYS_init_module, image, size, "");
+
+	if (image)
+		munmap(image, size);
+	return err;
+}
+
 static int cycle(int rounds, int files, char **file)
 {
 	char name[56];
-	int i, fd, round;
+	int i, round;
 
 	for (round = 0; round < rounds; round++) {
 		for (i = 0; i < files; i++) {
-			fd = open(file[i], O_RDONLY | O_CLOEXEC);
-			if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+			if (load(file[i]))
 				return fail(file[i]);
-			close(fd);
 		}
 		while (i--) {
 			module_name(file[i], name);
@@ -250,17 +275,13 @@ static int cycle(int rounds, int files, char **file)
 /* the file with these bits of one byte changed, to the standard output */
 static int change(const char *file, unsigned long offset, unsigned long bits)
 {
-	int fd = open(file, O_RDONLY);
-	struct stat st;
-	uint8_t *image;
+	size_t size;
+	uint8_t *image = contents(file, &size);
 
-	if (fd < 0 || fstat(fd, &st) || offset >= (unsigned long)st.st_size)
-		return 1;
-	image = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-	if (image == MAP_FAILED)
+	if (!image || offset >= size)
 		return 1;
 	image[offset] ^= bits;
-	return write(1, image, st.st_size) != st.st_size;
+	return write(1, image, size) != (ssize_t)size;
 }
 
 int main(int argc, char **argv)

@@ -4,7 +4,6 @@
  * the same on every run and every machine: no addresses, ids or times.
  */
 #define _GNU_SOURCE
-#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -16,10 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
@@ -43,7 +40,6 @@ void check(const char *name, int ok)
 
 sigjmp_buf back;
 volatile int sig_no, sig_code;
-static volatile int traps;
 void *volatile sig_addr;
 volatile unsigned long sig_rip, sig_err;
 
@@ -54,19 +50,9 @@ void on_fault(int no, siginfo_t *si, void *uc)
 	sig_no = no;
 	sig_code = si->si_code;
 	sig_addr = si->si_addr;
-	sig_rip = c->uc_mcontext.gregs[REG_RIP];
+	sig_rip = c->uc_mcontext.gregs[REG_PC];
 	sig_err = c->uc_mcontext.gregs[REG_ERR];
 	siglongjmp(back, 1);
-}
-
-static void on_trap(int no, siginfo_t *si, void *uc)
-{
-	ucontext_t *c = uc;
-
-	(void)no;
-	traps++;
-	sig_code = si->si_code;
-	sig_rip = c->uc_mcontext.gregs[REG_RIP];
 }
 
 void handle(int no, void (*fn)(int, siginfo_t *, void *))
@@ -83,16 +69,6 @@ void *pages(size_t n, int prot)
 
 	return p == MAP_FAILED ? NULL : p;
 }
-
-/* movl $value,%eax; ret */
-static void emit(uint8_t *p, uint32_t value)
-{
-	p[0] = 0xb8;
-	memcpy(p + 1, &value, 4);
-	p[5] = 0xc3;
-}
-
-#define run(p) (((int (*)(void))(p))())
 
 int wait_code(pid_t pid)
 {
@@ -304,256 +280,14 @@ static void threads(void)
 	check("threads in turns", turn == 400);
 }
 
-/* ---- memory: every change is seen at once ---- */
-
-static void memory(void)
-{
-	volatile uint8_t *volatile p, *q;
-	uint8_t *volatile x, *y;
-	volatile int ok = 1;
-	int i, fd;
-	pid_t pid;
-
-	p = pages(512, PROT_READ | PROT_WRITE);
-	for (i = 0; i < 512; i++)
-		p[i * PAGE] = i;
-	for (i = 0; i < 512; i++)
-		ok &= p[i * PAGE] == (uint8_t)i;
-	check("mmap", ok);
-
-	mprotect((void *)p, PAGE, PROT_READ);
-	check("write to read-only page", raises(SIGSEGV, p[3] = 1) &&
-	      sig_addr == p + 3 && sig_code == SEGV_ACCERR && sig_err == 7);
-	mprotect((void *)p, PAGE, PROT_READ | PROT_WRITE);
-	p[3] = 9;
-	check("mprotect gives write back", p[3] == 9);
-	mprotect((void *)p, PAGE, PROT_NONE);
-	check("read of a closed page", raises(SIGSEGV, (void)p[5]) &&
-	      sig_addr == p + 5 && sig_code == SEGV_ACCERR);
-	mprotect((void *)p, PAGE, PROT_READ | PROT_WRITE);
-	check("and its contents stay", p[3] == 9);
-	munmap((void *)(p + PAGE), PAGE);
-	check("access after munmap", raises(SIGSEGV, (void)p[PAGE + 7]) &&
-	      sig_addr == p + PAGE + 7 && sig_code == SEGV_MAPERR);
-	q = mmap((void *)(p + PAGE), PAGE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	check("new mapping reads zero", q == p + PAGE && q[0] == 0);
-
-	p[0] = 1;
-	pid = fork();
-	if (!pid) {
-		p[0] = 2;
-		_exit(p[0]);
-	}
-	ok = wait_code(pid) == 2;
-	check("copy on write", ok && p[0] == 1);
-	munmap((void *)p, 512 * PAGE);
-
-	x = pages(1, PROT_READ | PROT_WRITE | PROT_EXEC);
-	for (ok = 1, i = 0; i < 1000; i++) {
-		emit(x, i);
-		ok &= run(x) == i;
-	}
-	check("code that changes itself", ok);
-	mprotect(x, PAGE, PROT_READ | PROT_WRITE);
-	check("execution taken away", raises(SIGSEGV, run(x)) &&
-	      sig_addr == x && sig_rip == (unsigned long)x);
-	mprotect(x, PAGE, PROT_READ | PROT_EXEC);
-	check("execution given back", run(x) == 999);
-	pid = fork();
-	if (!pid) {
-		mprotect(x, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
-		emit(x, 77);
-		_exit(run(x));
-	}
-	ok = wait_code(pid) == 77;
-	check("copy on write of code", ok && run(x) == 999);
-	munmap(x, PAGE);
-
-	fd = syscall(SYS_memfd_create, "code", 0);
-	ok = fd >= 0 && !ftruncate(fd, PAGE);
-	x = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	y = mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	for (i = 0; ok && i < 100; i++) {
-		emit(x, i * 3);
-		ok &= run(y) == i * 3;
-	}
-	check("code by two mappings", ok);
-	pid = fork();
-	if (!pid) {
-		emit(x, 4711);
-		_exit(0);
-	}
-	ok = wait_code(pid) == 0;
-	check("code by another process", ok && run(y) == 4711);
-	munmap(x, PAGE);
-	munmap(y, PAGE);
-	close(fd);
-
-	for (ok = 1, i = 0; i < 200; i++) {
-		x = pages(4, PROT_READ | PROT_WRITE | PROT_EXEC);
-		ok &= x && !x[0] && !x[3 * PAGE];
-		emit(x + 3 * PAGE, i);
-		ok &= run(x + 3 * PAGE) == i;
-		munmap(x, 4 * PAGE);
-	}
-	check("pages come and go", ok);
-}
-
-/* ---- exceptions and software interrupts ---- */
-
-extern char after_int3[], after_icebp[], after_cd03[], at_div[], at_ud2[];
-
-static void exceptions(void)
-{
-	uint16_t cw = 0x37b;	/* unmask division by zero */
-	unsigned long bad = 0x8000000000000000ul;
-	int zero = 0, eax;
-
-	traps = 0;
-	handle(SIGTRAP, on_trap);
-	asm volatile("int3\nafter_int3:" : : : "memory");
-	check("int3", traps == 1 && sig_rip == (unsigned long)after_int3);
-	asm volatile(".byte 0xcd, 3\nafter_cd03:" : : : "memory");
-	check("int $3", traps == 2 && sig_rip == (unsigned long)after_cd03);
-	asm volatile(".byte 0xf1\nafter_icebp:" : : : "memory");
-	check("icebp", traps == 3 && sig_rip == (unsigned long)after_icebp);
-
-	check("#DE", raises(SIGFPE, asm volatile("at_div: divl %1"
-		: "=a" (eax) : "r" (zero), "0" (1), "d" (0))) &&
-	      sig_code == FPE_INTDIV && sig_addr == at_div);
-	check("#UD", raises(SIGILL, asm volatile("at_ud2: ud2")) &&
-	      sig_addr == at_ud2);
-	check("#GP, privileged instruction",
-	      raises(SIGSEGV, asm volatile("hlt")) && sig_code == SI_KERNEL);
-	check("#GP, address not canonical",
-	      raises(SIGSEGV, (void)*(volatile char *)bad));
-	check("#MF", raises(SIGFPE, asm volatile(
-		"fninit; fldcw %0; fld1; fldz; fdivrp; fwait" : : "m" (cw))) &&
-	      sig_code == FPE_FLTDIV);
-	asm volatile("fninit");
-	check("#OF by int $4", raises(SIGSEGV, asm volatile("int $4")));
-	asm volatile("int $0x80" : "=a" (eax) : "0" (20) : "r8", "r9", "r10", "r11");
-	check("int $0x80 from 64-bit code", eax == getpid());
-	check("int of a kernel vector",
-	      raises(SIGSEGV, asm volatile("int $0xec")));
-	check("int $14", raises(SIGSEGV, asm volatile("int $14")));
-	sig_no = 0;
-	handle(SIGSEGV, on_fault);
-	handle(SIGILL, on_fault);
-	if (!sigsetjmp(back, 1))
-		asm volatile("sysenter" : : : "rcx", "rdx", "memory");
-	check("sysenter refused", sig_no == SIGSEGV || sig_no == SIGILL);
-	signal(SIGSEGV, SIG_DFL);
-	signal(SIGILL, SIG_DFL);
-	check("#PF error code of a fetch",
-	      raises(SIGSEGV, run(0x10)) && sig_addr == (void *)0x10 &&
-	      (sig_err & 0x15) == 0x14);
-}
-
 static void syscalls(void)
 {
-	unsigned long rcx, r11, rax, next, rdx = 5, r8 = 6;
 	int i, ok = 1;
 
-	asm volatile("lea 1f(%%rip), %2\n"
-		     "syscall\n"
-		     "1: mov %%r11, %3\n"
-		     : "=a" (rax), "=c" (rcx), "=&r" (next), "=&r" (r11)
-		     : "0" (SYS_getppid) : "r11", "memory");
-	check("syscall leaves rcx and r11", rcx == next && (r11 & 0x200) &&
-	      (pid_t)rax == getppid());
-	asm volatile("mov %1, %%r8\nsyscall\nmov %%r8, %1"
-		     : "=a" (rax), "+r" (r8), "+d" (rdx)
-		     : "0" (SYS_getppid) : "rcx", "r11", "r8", "memory");
-	check("syscall keeps the others", rdx == 5 && r8 == 6);
 	check("unknown syscall", syscall(99999) == -1 && errno == ENOSYS);
 	for (i = 0; i < 10000; i++)
 		ok &= syscall(SYS_getppid) == (long)getppid();
 	check("20000 syscalls", ok);
-}
-
-/* ---- single-stepping and breakpoints ---- */
-
-static void stepping(void)
-{
-	traps = 0;
-	handle(SIGTRAP, on_trap);
-	asm volatile("pushfq\n"
-		     "orq $0x100, (%%rsp)\n"
-		     "popfq\n"
-		     "nop\nnop\nnop\nnop\nnop\n"	/* 5 traps */
-		     "mov %0, %%eax\n"			/* 1 */
-		     "syscall\n"			/* none, */
-		     "pushfq\n"				/* 1 */
-		     "andq $~0x100, (%%rsp)\n"		/* 1 */
-		     "popfq\n"				/* 1, TF was still set */
-		     "nop\n"
-		     : : "i" (SYS_getppid) : "rax", "rcx", "r11", "memory", "cc");
-	check("single step of oneself", traps == 9);
-	signal(SIGTRAP, SIG_DFL);
-}
-
-static volatile long watched;
-
-static void tracing(void)
-{
-	struct user_regs_struct r;
-	unsigned long first, last;
-	int st, steps = 0, nops = 0;
-	long word;
-	pid_t pid = fork();
-
-	if (!pid) {
-		ptrace(PTRACE_TRACEME, 0, 0, 0);
-		asm volatile("lea 1f(%%rip), %%rbx\n"
-			     "lea 2f(%%rip), %%rcx\n"
-			     "int3\n"
-			     "1:\n"
-			     ".rept 100\nnop\n.endr\n"
-			     "2:\n"
-			     : : : "rbx", "rcx", "memory");
-		watched = 5;
-		asm volatile("int3");
-		_exit(21);
-	}
-	waitpid(pid, &st, 0);
-	ptrace(PTRACE_GETREGS, pid, 0, &r);
-	first = r.rbx;
-	last = r.rcx;
-	check("ptrace stops at int3", WIFSTOPPED(st) &&
-	      WSTOPSIG(st) == SIGTRAP && r.rip == first);
-	while (WIFSTOPPED(st) && r.rip != last && steps < 1000) {
-		ptrace(PTRACE_SINGLESTEP, pid, 0, 0);
-		waitpid(pid, &st, 0);
-		ptrace(PTRACE_GETREGS, pid, 0, &r);
-		steps++;
-		nops += r.rip == first + steps;
-	}
-	check("ptrace single step", steps == 100 && nops == 100);
-	/* back to the nops, with a breakpoint in the middle of them */
-	word = ptrace(PTRACE_PEEKTEXT, pid, first + 50, 0);
-	ptrace(PTRACE_POKETEXT, pid, first + 50, (word & ~0xfful) | 0xcc);
-	r.rip = first;
-	ptrace(PTRACE_SETREGS, pid, 0, &r);
-	ptrace(PTRACE_CONT, pid, 0, 0);
-	waitpid(pid, &st, 0);
-	ptrace(PTRACE_GETREGS, pid, 0, &r);
-	check("ptrace breakpoint", WIFSTOPPED(st) && r.rip == first + 51);
-	ptrace(PTRACE_POKETEXT, pid, first + 50, word);
-	st = ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[0]),
-		    &watched) ||
-	     ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, u_debugreg[7]),
-		    0x90001ul);	/* slot 0, write, 8 bytes */
-	ptrace(PTRACE_CONT, pid, 0, 0);
-	waitpid(pid, &st, 0);
-	word = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, u_debugreg[6]), 0);
-	check("ptrace watchpoint", WIFSTOPPED(st) && (word & 1) &&
-	      ptrace(PTRACE_PEEKDATA, pid, &watched, 0) == 5);
-	ptrace(PTRACE_CONT, pid, 0, 0);
-	waitpid(pid, &st, 0);
-	ptrace(PTRACE_CONT, pid, 0, 0);
-	check("ptrace lets it end", wait_code(pid) == 21);
 }
 
 /* ---- time and the FPU ---- */
@@ -571,7 +305,6 @@ static void timing(void)
 	struct itimerval it = { { 0, 5000 }, { 0, 5000 } }, off = { 0 };
 	struct timespec a, b, d = { 0, 2000000 };
 	struct timeval tv;
-	unsigned int cpu = 9, node = 9;
 	int i, ok = 1;
 
 	signal(SIGALRM, on_alarm);
@@ -591,63 +324,9 @@ static void timing(void)
 	check("the clock never goes back", ok);
 	nanosleep(&d, NULL);
 	clock_gettime(CLOCK_MONOTONIC, &b);
-	check("nanosleep sleeps", (b.tv_sec - a.tv_sec) * 1000000000l +
+	check("nanosleep sleeps", (b.tv_sec - a.tv_sec) * 1000000000ll +
 	      b.tv_nsec - a.tv_nsec >= d.tv_nsec);
 	check("gettimeofday", !gettimeofday(&tv, NULL) && tv.tv_usec < 1000000);
-	for (ok = 1, i = 0; i < 1000; i++) {
-		cpu = node = 9;
-		ok &= !getcpu(&cpu, &node) && node == 0 &&
-		      cpu < (unsigned int)sysconf(_SC_NPROCESSORS_CONF);
-	}
-	check("getcpu by the vDSO", ok);
-	check("getcpu by the kernel", !syscall(SYS_getcpu, &cpu, &node, NULL) &&
-	      node == 0 && (int)cpu == sched_getcpu());
-}
-
-static int has_avx(void)
-{
-	unsigned int a, b, c, d, lo;
-
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) ||
-	    !(c & bit_AVX))
-		return 0;
-	asm volatile("xgetbv" : "=a" (lo), "=d" (d) : "c" (0));
-	return (lo & 6) == 6;
-}
-
-/* a pattern in the registers must survive the others' turns and signals */
-#define HOLD(avx_load, avx_store)					\
-	asm volatile("fildll %2\n"					\
-		     "movups (%4), %%xmm3\n"				\
-		     "movups 16(%4), %%xmm12\n"				\
-		     avx_load						\
-		     "syscall\n"					\
-		     avx_store						\
-		     "movups %%xmm3, (%3)\n"				\
-		     "movups %%xmm12, 16(%3)\n"				\
-		     "fistpll %1"					\
-		     : "=a" (rax), "=m" (x87)				\
-		     : "m" (st), "r" (out), "r" (in), "0" (SYS_sched_yield) \
-		     : "rcx", "r11", "xmm3", "xmm7", "xmm12", "memory")
-
-static void *fpu_user(void *arg)
-{
-	uint64_t seed = (uintptr_t)arg * 0x9e3779b97f4a7c15ul;
-	uint64_t st, x87, rax, in[8], out[8];
-	int i, j, bad = 0, avx = has_avx();
-
-	for (i = 0; i < 300; i++) {
-		for (j = 0; j < 8; j++)
-			in[j] = out[j] = seed + i * 8 + j;
-		st = (seed >> 3) + i;
-		memset(out, 0, avx ? 64 : 32);
-		if (avx)
-			HOLD("vmovups 32(%4), %%ymm7\n", "vmovups %%ymm7, 32(%3)\n");
-		else
-			HOLD("", "");
-		bad |= rax != 0 || x87 != st || memcmp(in, out, sizeof(in));
-	}
-	return (void *)(intptr_t)bad;
 }
 
 static void fpu(void)
@@ -660,7 +339,7 @@ static void fpu(void)
 	signal(SIGALRM, on_alarm);
 	setitimer(ITIMER_REAL, &it, NULL);
 	for (i = 0; i < 3; i++)
-		pthread_create(&t[i], NULL, fpu_user, (void *)(i + 1));
+		pthread_create(&t[i], NULL, hold, (void *)(i + 1));
 	for (i = 0; i < 3; i++) {
 		pthread_join(t[i], &r);
 		bad |= (intptr_t)r;
@@ -695,8 +374,7 @@ int main(int argc, char **argv)
 	syscalls();
 	stepping();
 	tracing();
-	segments();
-	local_descriptors();
+	machine();
 	compat();
 	timing();
 	fpu();

@@ -6,6 +6,27 @@
 #include <signal.h>
 #include <stddef.h>
 
+/* registers by their common names, and the native way into the kernel */
+#ifdef __x86_64__
+#define REG(name) "r" name
+#define REG_PC REG_RIP
+#define USER_PC rip
+#define USER_BX rbx
+#define USER_CX rcx
+#define SYSCALL "syscall"
+#define SYSCALL_CLOBBERS "rcx", "r11",
+#define WATCH_WRITE 0x90001ul	/* slot 0, write, 8 bytes */
+#else
+#define REG(name) "e" name
+#define REG_PC REG_EIP
+#define USER_PC eip
+#define USER_BX ebx
+#define USER_CX ecx
+#define SYSCALL "int $0x80"
+#define SYSCALL_CLOBBERS
+#define WATCH_WRITE 0xd0001ul	/* slot 0, write, 4 bytes */
+#endif
+
 #define PAGE 4096ul
 
 /* print one check's line and count it */
@@ -34,6 +55,19 @@ void on_fault(int no, siginfo_t *si, void *uc);
 /* anonymous memory, NULL if there is none */
 void *pages(size_t n, int prot);
 int wait_code(pid_t pid);
+
+/* ---- processor.c ---- */
+
+void memory(void);
+void exceptions(void);
+void stepping(void);
+void tracing(void);
+
+/* ---- machine64.c or machine32.c ---- */
+
+void machine(void);
+/* holds a pattern in the FPU's registers many times; not NULL if it once got lost */
+void *hold(void *arg);
 
 /* ---- segments.c ---- */
 
