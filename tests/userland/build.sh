@@ -52,7 +52,7 @@ compile() {
 compile workload -mno-red-zone -pthread "$here/workload.c" "$here/processor.c" "$@"
 compile workload32 -m32 -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector \
 	-fno-asynchronous-unwind-tables "$here/workload32.c"
-for name in evil exit-qemu modtool; do
+for name in evil exit-qemu lmbench modtool; do
 	compile "$name" "$here/$name.c"
 done
 install -m 755 "$here/modules" "$root/bin/modules"

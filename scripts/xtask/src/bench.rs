@@ -11,11 +11,10 @@ use harness::record::{Record, field, number};
 
 use crate::artifacts::{self, Guest};
 use crate::lines;
+use crate::lmbench::{CPU, Table};
 use crate::process::{Progress, caller_path};
 use crate::run::{self, Options as Run, SHELL};
 
-/// The processor model on which instructions are counted.
-const CPU: &str = "qemu64,+svm,+npt";
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Boots whose median time is taken.
 const BOOTS: usize = 3;
@@ -28,6 +27,9 @@ pub struct Options {
     /// Write the figures here too, flat
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Count only lmbench's rows
+    #[arg(long)]
+    lmbench: bool,
 }
 
 /// Figures by name, in the order in which they are printed.
@@ -52,11 +54,31 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Measures, prints one table, and writes the figures where asked to.
+/// Measures, prints what the README has of it, and writes the figures where asked to.
 pub fn bench(options: &Options) -> Result<bool> {
     let directory = run::run_directory()?;
     let mut figures = Figures::default();
-    count_instructions(&directory, &mut figures)?;
+    if !options.lmbench {
+        measure(&directory, &mut figures)?;
+    }
+    for (name, value) in &figures.0 {
+        println!("    {name:<44} {:>12}", short(*value));
+    }
+    let guest = artifacts::guest()?;
+    let table = Table::measure("Linux 6.1 x86_64", &artifacts::hypervisor()?, &guest, &directory)?;
+    print!("\n{}", table.markdown());
+    figures.0.extend(table.figures());
+    if let Some(file) = &options.json {
+        let path = caller_path(file);
+        std::fs::write(&path, figures.json())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(true)
+}
+
+/// All but lmbench's rows.
+fn measure(directory: &Path, figures: &mut Figures) -> Result<()> {
+    count_instructions(directory, figures)?;
     let lines = lines::count()?;
     figures.add("lines_paper_equivalent", lines.paper() as f64);
     figures.add("lines_runtime", lines.runtime() as f64);
@@ -64,17 +86,8 @@ pub fn bench(options: &Options) -> Result<bool> {
     figures.add("text_bytes", harness::elf::resident_bytes(&hypervisor)? as f64);
     let launch = harness::elf::section(&hypervisor, ".launch")?;
     figures.add("launch_text_bytes", launch.bytes.len() as f64);
-    count_modules(&directory, &mut figures)?;
-    time_linux(&directory, &mut figures)?;
-    for (name, value) in &figures.0 {
-        println!("{name:<44} {:>12}", short(*value));
-    }
-    if let Some(file) = &options.json {
-        let path = caller_path(file);
-        std::fs::write(&path, figures.json())
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    Ok(true)
+    count_modules(directory, figures)?;
+    time_linux(directory, figures)
 }
 
 /// The freestanding guest's loops, under `-icount` so that the TSC counts instructions.

@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod demo;
 mod lines;
+mod lmbench;
 mod process;
 mod run;
 mod shell;

@@ -2,6 +2,7 @@
 
 mod attack;
 mod audit;
+mod bench;
 mod boot;
 mod host;
 mod linux;
@@ -145,6 +146,7 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(linux::tests());
     guests.extend(audit::tests());
     guests.extend(modules::tests());
+    guests.extend(bench::tests());
     if options.list {
         host.iter().chain(&guests).for_each(|test| println!("{}", test.name));
         return Ok(true);

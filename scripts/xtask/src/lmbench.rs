@@ -1,0 +1,217 @@
+//! The rows of lmbench in Linux guests, counted: instructions and exits per operation.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use harness::Result;
+use harness::record::{Record, field};
+
+use crate::artifacts::Guest;
+use crate::process::Progress;
+use crate::run::{Guard, Options as Run};
+
+/// The processor model on which instructions are counted.
+pub const CPU: &str = "qemu64,+svm,+npt";
+const DEADLINE: Duration = Duration::from_secs(300);
+/// The same in every run: where programs and their stacks lie, and the time of day.
+const SAME_ADDRESSES: &str = "norandmaps";
+const SAME_TIME: [&str; 2] = ["-rtc", "base=2026-01-01,clock=vm"];
+
+/// The first row, as the guest names it.
+pub const NULL_CALL: &str = "null-call";
+/// What is measured, as the guest names it and as the table does.
+const ROWS: [(&str, &str); 9] = [
+    (NULL_CALL, "null call"),
+    ("int80", "INT 0x80 round trip"),
+    ("fork", "fork"),
+    ("exec", "exec"),
+    ("protection-fault", "protection fault"),
+    ("page-fault", "page fault"),
+    ("context-switch", "context switch"),
+    ("pipe", "pipe"),
+    ("module-load", "module load"),
+];
+
+/// How a guest is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Without SecVisor.
+    Plain,
+    /// Under SecVisor with this guard.
+    Guarded(Guard),
+}
+
+/// All of them, with the ends of their figures' names.
+const WAYS: [(Way, &str); 3] =
+    [(Way::Plain, "_plain"), (Way::Guarded(Guard::Npf), "_npf"), (Way::Guarded(Guard::Events), "")];
+
+/// What one operation costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Instructions of the guest and of SecVisor.
+    pub instructions: f64,
+    /// Exits to SecVisor.
+    pub exits: f64,
+}
+
+/// What the operation `row` costs, as a console tells it.
+pub fn cost(console: &str, row: &str) -> Option<Cost> {
+    let told =
+        |line: &str| line.trim().strip_prefix("lmbench: ")?.strip_prefix(row).map(str::to_owned);
+    let line = console.lines().filter_map(told).find(|rest| rest.starts_with(' '))?;
+    let value = |name| field(&line, name)?.parse::<f64>().ok();
+    let operations = value("operations")?;
+    Some(Cost {
+        instructions: value("instructions")? / operations,
+        exits: value("exits")? / operations,
+    })
+}
+
+/// Runs the guest in one way and gives its console; `what` is `lmbench`, or [`NULL_CALL`] for that
+/// row only.
+pub fn run(
+    secvisor: &Path,
+    guest: &Guest,
+    way: Way,
+    what: &str,
+    directory: &Path,
+) -> Result<String> {
+    let (plain, guard) = match way {
+        Way::Plain => (true, None),
+        Way::Guarded(guard) => (false, Some(guard)),
+    };
+    let append = SAME_ADDRESSES.into();
+    let options = Run { plain, guard, append, cpu: Some(CPU.into()), ..Run::for_tests() };
+    let mut machine = options.machine(secvisor, guest, what, directory)?;
+    machine.icount = true;
+    machine.extra.extend(SAME_TIME.map(String::from));
+    let mut running = machine.start(directory, DEADLINE)?;
+    running.wait_done()?;
+    if let Some(record) = Record::all(&running.log()).first() {
+        return Err(format!("an honest program left a violation: {}", record.line).into());
+    }
+    let console = running.console.text();
+    if console.contains("lmbench: done") {
+        return Ok(console);
+    }
+    let last = console.lines().rfind(|line| line.starts_with("lmbench: "));
+    Err(format!("lmbench broke off: {}", last.unwrap_or("it said nothing")).into())
+}
+
+/// A guest's table.
+pub struct Table {
+    name: String,
+    /// By row and way; none where the guest has no module to load.
+    costs: Vec<[Option<Cost>; 3]>,
+}
+
+impl Table {
+    /// Runs the guest in all ways.
+    pub fn measure(name: &str, secvisor: &Path, guest: &Guest, directory: &Path) -> Result<Self> {
+        let mut costs = vec![[None; 3]; ROWS.len()];
+        for (index, (way, end)) in WAYS.into_iter().enumerate() {
+            let place = directory.join(format!("lmbench{end}"));
+            let _progress = Progress::new(&format!("counting lmbench's rows ({name}{end})"));
+            let console = run(secvisor, guest, way, "lmbench", &place)?;
+            for (costs, (row, _)) in costs.iter_mut().zip(ROWS) {
+                costs[index] = cost(&console, row);
+            }
+        }
+        Ok(Self { name: name.into(), costs })
+    }
+
+    /// The figures by name, such as `exits_per_null_call_linux_6_1_i386_npf`.
+    pub fn figures(&self) -> Vec<(String, f64)> {
+        let guest = self.name.to_lowercase().replace([' ', '.'], "_");
+        let mut figures = Vec::new();
+        for ((_, row), costs) in ROWS.iter().zip(&self.costs) {
+            let row = row.to_lowercase().replace(' ', "_");
+            for ((way, end), cost) in WAYS.iter().zip(costs) {
+                let Some(cost) = cost else { continue };
+                let name = format!("per_{row}_{guest}{end}");
+                figures.push((format!("instructions_{name}"), cost.instructions));
+                if *way != Way::Plain {
+                    figures.push((format!("exits_{name}"), cost.exits));
+                }
+            }
+        }
+        figures
+    }
+
+    /// The table in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "| {} | plain | `npf` | `events` | `npf` / plain | `events` / plain | exits `npf` | exits `events` |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|\n",
+            self.name
+        );
+        for ((_, row), costs) in ROWS.iter().zip(&self.costs) {
+            let [Some(plain), Some(npf), Some(events)] = costs else { continue };
+            let ratio = |cost: &Cost| cost.instructions / plain.instructions;
+            let _ = writeln!(
+                text,
+                "| {row} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                grouped(plain.instructions),
+                grouped(npf.instructions),
+                grouped(events.instructions),
+                ratio(npf),
+                ratio(events),
+                npf.exits,
+                events.exits
+            );
+        }
+        text
+    }
+}
+
+/// A whole number with its thousands apart.
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 && !text.ends_with('-') {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSOLE: &str = "lmbench: null-call operations=1000 instructions=531000 exits=2000\r\n\
+        lmbench: pipe operations=200 instructions=500000 exits=1600\r\nlmbench: done\r\n";
+
+    #[test]
+    fn a_console_tells_costs_by_operation() {
+        assert_eq!(cost(CONSOLE, "null-call"), Some(Cost { instructions: 531.0, exits: 2.0 }));
+        assert_eq!(cost(CONSOLE, "pipe"), Some(Cost { instructions: 2500.0, exits: 8.0 }));
+        assert_eq!(cost(CONSOLE, "null"), None);
+        assert_eq!(cost(CONSOLE, "fork"), None);
+    }
+
+    #[test]
+    fn a_table_has_the_rows_that_were_counted() {
+        let mut costs = vec![[None; 3]; ROWS.len()];
+        costs[0] = [(250.0, 0.0), (500.0, 2.0), (1234567.0, 2.0)]
+            .map(|(instructions, exits)| Some(Cost { instructions, exits }));
+        let table = Table { name: "Linux 6.1 i386".into(), costs };
+        let text = table.markdown();
+        let rows: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(rows, ["| null call | 250 | 500 | 1,234,567 | 2.00 | 4938.27 | 2.00 | 2.00 |"]);
+        let figures = table.figures();
+        let has = |name: &str, value| figures.contains(&(name.to_owned(), value));
+        assert!(has("instructions_per_null_call_linux_6_1_i386", 1234567.0));
+        assert!(has("exits_per_null_call_linux_6_1_i386_npf", 2.0));
+        assert_eq!(figures.len(), 5);
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        let texts = [0.4, 999.6, -123.0, 1e6].map(grouped);
+        assert_eq!(texts, ["0", "1,000", "-123", "1,000,000"]);
+    }
+}
