@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::ValueEnum;
 use harness::Result;
 
 use crate::cache::{self, Key};
@@ -15,6 +16,34 @@ const KERNEL_SPACE: u64 = 4096;
 
 /// Size of the root file system's image.
 const DISK_BYTES: u64 = 64 << 20;
+
+/// What a guest is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// 64-bit kernels; their programs may be either.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// 32-bit kernels.
+    I386,
+}
+
+impl Arch {
+    /// Linux's name of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::I386 => "i386",
+        }
+    }
+
+    /// The cache's name of what is built for it.
+    fn kind(self, what: &str) -> String {
+        match self {
+            Self::X86_64 => what.into(),
+            Self::I386 => format!("{what}.i386"),
+        }
+    }
+}
 
 /// A guest's files.
 #[derive(Clone, Debug)]
@@ -70,20 +99,19 @@ pub fn tool() -> Result<PathBuf> {
 }
 
 /// The guest of this checkout: kernel, initramfs and approval list.
-pub fn guest() -> Result<Guest> {
-    let kernel = kernel()?;
-    let initramfs = initramfs(&kernel)?;
+pub fn guest(arch: Arch) -> Result<Guest> {
+    let kernel = kernel(arch)?;
     let (vmlinux, modules) = (kernel.join("vmlinux"), kernel.join("modules"));
     Ok(Guest {
         approvals: approve(&vmlinux, Some(&modules), false)?.list,
         bzimage: Some(kernel.join("bzImage")),
-        initrd: initramfs.join("initramfs.cpio.gz"),
+        initrd: initramfs(arch, &kernel)?,
         vmlinux,
         modules: Some(modules),
     })
 }
 
-fn kernel() -> Result<PathBuf> {
+fn kernel(arch: Arch) -> Result<PathBuf> {
     let patches = root().join("guest-patches");
     let series = patches.join("linux-6.1");
     let source = Path::new("/usr/src/linux-source-6.1.tar.xz");
@@ -95,29 +123,42 @@ fn kernel() -> Result<PathBuf> {
     let mut files =
         series.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
-    // What is said about them changes nothing of the kernel.
-    for file in files.iter().filter(|file| file.extension().is_none_or(|end| end != "md")) {
+    // What is said about them, or is for other architectures, changes nothing of the kernel.
+    let is_of = |other: &Arch| *other == arch;
+    let of_others = Arch::value_variants().iter().filter(|other| !is_of(other)).map(|it| it.name());
+    let left_out: Vec<_> = of_others.chain(["md"]).collect();
+    let counts =
+        |file: &&PathBuf| file.extension().is_none_or(|end| !left_out.iter().any(|it| *it == end));
+    for file in files.iter().filter(counts) {
         key = key.path(file)?.text(&file.file_name().unwrap_or_default().to_string_lossy());
     }
-    cache::entry("linux-6.1", key, |out| {
+    cache::entry(&arch.kind("linux-6.1"), key, |out| {
         room(KERNEL_SPACE)?;
         let mut build = Command::new(series.join("build.sh"));
-        let log = cache::directory().join("linux-6.1.log");
-        step("building the guest's Linux", build.arg(source).arg(out), &log)?;
+        build.env("ARCH", arch.name()).arg(source).arg(out);
+        let log = cache::directory().join(arch.kind("linux-6.1") + ".log");
+        step(&format!("building the guest's Linux for {}", arch.name()), &mut build, &log)?;
         present(out, &["vmlinux", "bzImage", "System.map", "modules", "unapproved"])
     })
 }
 
-fn initramfs(kernel: &Path) -> Result<PathBuf> {
+/// The userland of this checkout, with the modules of `kernel`, a folder with `modules` and
+/// `unapproved` as the build of a guest's kernel leaves it.
+pub fn initramfs(arch: Arch, kernel: &Path) -> Result<PathBuf> {
     let userland = root().join("tests/userland");
-    let key = Key::default().path(&userland)?.path(Path::new("/bin/busybox"))?;
+    let mut key = Key::default().path(&userland)?;
+    if arch == Arch::X86_64 {
+        key = key.path(Path::new("/bin/busybox"))?;
+    }
     let key = key.path(&kernel.join("modules"))?.path(&kernel.join("unapproved"))?;
-    cache::entry("initramfs", key, |out| {
+    let made = cache::entry(&arch.kind("initramfs"), key, |out| {
         let mut build = Command::new(userland.join("build.sh"));
-        let log = cache::directory().join("initramfs.log");
-        step("building the guest's initramfs", build.arg(out).arg(kernel), &log)?;
+        build.env("ARCH", arch.name()).arg(out).arg(kernel);
+        let log = cache::directory().join(arch.kind("initramfs") + ".log");
+        step("building the guest's initramfs", &mut build, &log)?;
         present(out, &["initramfs.cpio.gz", "root"])
-    })
+    })?;
+    Ok(made.join("initramfs.cpio.gz"))
 }
 
 /// A kernel as SecVisor loads it, an ELF file, and its approval list.
@@ -127,6 +168,8 @@ pub struct Approved {
     pub vmlinux: PathBuf,
     /// The approval list.
     pub list: PathBuf,
+    /// A line on each module that is left out, and why.
+    pub left_out: Vec<String>,
 }
 
 /// Approves a kernel, vmlinux or bzImage, and the modules in a folder, by the host tool; for
@@ -146,9 +189,21 @@ pub fn approve(kernel: &Path, modules: Option<&Path>, audit: bool) -> Result<App
         if let Some(modules) = modules {
             approve.arg("--modules").arg(modules);
         }
-        step("approving the kernel", &mut approve, &cache::directory().join("approvals.log"))
+        let told = out.join("told");
+        // All of its lines: each names something that is to be mended.
+        step("approving the kernel", &mut approve, &told).map_err(|_| {
+            let told = std::fs::read_to_string(&told).unwrap_or_default();
+            format!("the kernel cannot be approved:\n{}", told.trim_end()).into()
+        })
     })?;
-    Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin") })
+    let told = std::fs::read_to_string(made.join("told"))?;
+    let of_module = |line: &&str| {
+        line.starts_with("secvisor: note: ")
+            || (line.starts_with("not approved ") && line.contains(".ko: "))
+    };
+    let folder = modules.map_or_else(String::new, |folder| format!("{}/", folder.display()));
+    let left_out = told.lines().filter(of_module).map(|line| line.replace(&folder, "")).collect();
+    Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin"), left_out })
 }
 
 /// The attack guest and its modules, which its build leaves beside it.

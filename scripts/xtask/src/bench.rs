@@ -9,7 +9,7 @@ use harness::Result;
 use harness::attack::{self, Column, Figure, Setup};
 use harness::record::{Record, field, number};
 
-use crate::artifacts::{self, Guest};
+use crate::artifacts::{self, Arch, Guest};
 use crate::lines;
 use crate::lmbench::{CPU, Table};
 use crate::process::{Progress, caller_path};
@@ -129,7 +129,7 @@ fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
 /// Linux's modules, under `-icount`: the calls by which each is approved and released, from before
 /// the first CPUID that asks for SecVisor to after the last VMMCALL, counted by the demo kernel.
 fn count_modules(directory: &Path, figures: &mut Figures) -> Result<()> {
-    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest()?);
+    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest(Arch::X86_64)?);
     let options = Run { cpu: Some(CPU.into()), ..Run::for_tests() };
     let directory = directory.join("modules");
     let mut machine = options.machine(&secvisor, &guest, "measure", &directory)?;
@@ -168,7 +168,7 @@ fn count_modules(directory: &Path, figures: &mut Figures) -> Result<()> {
 
 /// Linux: times as ratios of medians in one run, and the memory that is missing.
 fn time_linux(directory: &Path, figures: &mut Figures) -> Result<()> {
-    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest()?);
+    let (secvisor, guest) = (artifacts::hypervisor()?, artifacts::guest(Arch::X86_64)?);
     let mut times: [Vec<(f64, f64)>; 2] = Default::default();
     let mut memory = [0; 2];
     for _ in 0..BOOTS {

@@ -6,6 +6,7 @@ mod cache;
 mod demo;
 mod lines;
 mod lmbench;
+mod own;
 mod process;
 mod run;
 mod shell;

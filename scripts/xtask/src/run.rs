@@ -10,7 +10,8 @@ use harness::Result;
 use harness::iso::Menu;
 use harness::qemu::{Boot, EXIT_DONE, Machine, kvm_with_svm, major_version};
 
-use crate::artifacts::{self, Guest};
+use crate::artifacts::{self, Arch, Guest};
+use crate::own;
 use crate::process::{caller_path, target_directory};
 
 /// The line with which the guest's init says that its shell is there.
@@ -59,23 +60,36 @@ pub struct Options {
     /// QEMU's name of the processor model
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
+    /// What the guest is built for
+    #[arg(long, value_enum, default_value = "x86_64", conflicts_with = "kernel")]
+    pub arch: Arch,
     /// More words for the guest kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     pub append: String,
+    /// More words for the guest kernel's command line, behind --
+    #[arg(last = true, value_name = "COMMAND LINE")]
+    pub words: Vec<String>,
     /// Start by UEFI instead of a BIOS
     #[arg(long)]
     pub uefi: bool,
     /// Root file system on a virtio disk instead of the initramfs
     #[arg(long)]
     pub disk: bool,
-    /// A kernel of your own: bzImage, or vmlinux without --plain
-    #[arg(long, conflicts_with = "demo", value_name = "PATH", value_parser = file)]
+    /// A kernel of your own (with the port), 32 or 64 bit: vmlinux or bzImage
+    ///
+    /// It is approved on the way; what of it cannot be approved is told. --plain and --demo boot it
+    /// without SecVisor too, which takes a bzImage: with a vmlinux, the one that its build left
+    /// beside it or in arch/*/boot.
+    #[arg(long, value_name = "PATH", value_parser = file)]
     pub kernel: Option<PathBuf>,
-    /// The folder of that kernel's modules, which are all approved
+    /// A folder with that kernel's modules (*.ko, at any depth), which are all approved
+    ///
+    /// Without --initrd they are in the guest, too. secvisor_demo_unapproved.ko, which the demo
+    /// wants refused, is left out of the approval.
     #[arg(long, requires = "kernel", value_name = "DIR", value_parser = folder)]
     pub modules: Option<PathBuf>,
-    /// An initial RAM disk of your own
-    #[arg(long, value_name = "PATH", value_parser = file)]
+    /// An initial RAM disk of your own, instead of this checkout's userland
+    #[arg(long, value_name = "PATH", value_parser = file, conflicts_with = "disk")]
     pub initrd: Option<PathBuf>,
 }
 
@@ -105,7 +119,9 @@ impl Options {
             violation: None,
             memory: "512M".into(),
             cpu: None,
+            arch: Arch::X86_64,
             append: String::new(),
+            words: Vec::new(),
             uefi: false,
             disk: false,
             kernel: None,
@@ -138,31 +154,18 @@ impl Options {
 
     /// The guest these options ask for.
     pub fn guest(&self) -> Result<Guest> {
-        let own = self.kernel.as_ref();
-        let mut guest = match (own, &self.initrd) {
-            // With both given nothing of this checkout's guest needs to be built.
-            (Some(kernel), Some(initrd)) => Guest {
-                vmlinux: kernel.clone(),
-                bzimage: None,
-                initrd: initrd.clone(),
-                approvals: PathBuf::new(),
-                modules: None,
-            },
-            _ => artifacts::guest()?,
+        let Some(kernel) = &self.kernel else {
+            let guest = artifacts::guest(self.arch)?;
+            return Ok(Guest { initrd: self.initrd.clone().unwrap_or(guest.initrd), ..guest });
         };
-        if let Some(initrd) = &self.initrd {
-            guest.initrd.clone_from(initrd);
-        }
-        if let Some(kernel) = own {
-            guest.bzimage = Some(kernel.clone());
-            if !self.plain {
-                let audit = self.violation == Some(Violation::Audit);
-                let approved = artifacts::approve(kernel, self.modules.as_deref(), audit)?;
-                (guest.vmlinux, guest.approvals) = (approved.vmlinux, approved.list);
-            }
-            guest.modules.clone_from(&self.modules);
-        }
-        Ok(guest)
+        own::guest(&own::Files {
+            kernel,
+            initrd: self.initrd.as_deref(),
+            modules: self.modules.as_deref(),
+            plain: self.plain || self.demo,
+            guarded: !self.plain,
+            audit: self.violation == Some(Violation::Audit),
+        })
     }
 
     /// The machine, with its boot CD in `directory`; `what` tells the guest's init what to do.
@@ -181,8 +184,8 @@ impl Options {
             append.push_str(" root=/dev/vda");
             disk = Some(artifacts::disk(guest)?);
         }
-        if !self.append.is_empty() {
-            append = format!("{append} {}", self.append);
+        for words in std::iter::once(&self.append).chain(&self.words).filter(|it| !it.is_empty()) {
+            append = format!("{append} {words}");
         }
         let menu = if self.plain {
             let kernel = guest.bzimage.clone().ok_or("--plain needs a bzImage")?;

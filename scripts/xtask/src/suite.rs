@@ -16,7 +16,7 @@ use std::time::Instant;
 use clap::Args;
 use harness::Result;
 
-use crate::artifacts::{self, Approved, Guest};
+use crate::artifacts::{self, Approved, Arch, Guest};
 use crate::process::target_directory;
 
 /// Emulators that run at the same time.
@@ -84,6 +84,7 @@ fn once<T>(cell: &Built<T>, build: impl FnOnce() -> Result<T>) -> Result<&T> {
 #[derive(Default)]
 pub struct Context {
     guest: Built<Guest>,
+    guest_i386: Built<Guest>,
     attack_guest: Built<Approved>,
     hypervisor: Built<PathBuf>,
     /// Words of the command line, for the test runners that take such.
@@ -97,9 +98,18 @@ impl Context {
         self.soak
     }
 
-    /// The Linux guest.
+    /// The 64-bit Linux guest.
     pub fn guest(&self) -> Result<&Guest> {
-        once(&self.guest, artifacts::guest)
+        self.guest_of(Arch::X86_64)
+    }
+
+    /// The Linux guest of an architecture.
+    pub fn guest_of(&self, arch: Arch) -> Result<&Guest> {
+        let guest = match arch {
+            Arch::X86_64 => &self.guest,
+            Arch::I386 => &self.guest_i386,
+        };
+        once(guest, || artifacts::guest(arch))
     }
 
     /// The freestanding guest.

@@ -66,7 +66,7 @@ pub(super) fn start(
 ) -> Result<Running> {
     let mut options = options();
     change(&mut options);
-    let guest: &Guest = context.guest()?;
+    let guest: &Guest = context.guest_of(options.arch)?;
     let directory = context.directory(&format!("linux/{name}"))?;
     let machine = options.machine(context.hypervisor()?, guest, what, &directory)?;
     machine.start(&directory, if machine.uefi { UEFI_DEADLINE } else { DEADLINE })
