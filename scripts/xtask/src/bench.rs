@@ -64,7 +64,7 @@ pub fn bench(options: &Options) -> Result<bool> {
     for (name, value) in &figures.0 {
         println!("    {name:<44} {:>12}", short(*value));
     }
-    let guest = artifacts::guest()?;
+    let guest = artifacts::guest(Arch::X86_64)?;
     let table = Table::measure("Linux 6.1 x86_64", &artifacts::hypervisor()?, &guest, &directory)?;
     print!("\n{}", table.markdown());
     figures.0.extend(table.figures());

@@ -124,10 +124,14 @@ fn link(found: &BTreeMap<String, PathBuf>, out: &Path) -> Result<()> {
     for kind in ["modules", "unapproved"] {
         fs::create_dir(out.join(kind))?;
     }
-    found.iter().try_for_each(|(name, path)| {
-        let kind = if name == UNAPPROVED { "unapproved" } else { "modules" };
-        Ok(std::os::unix::fs::symlink(path, out.join(kind).join(name))?)
-    })
+    for (name, path) in found {
+        if name == UNAPPROVED {
+            fs::copy(path, out.join("unapproved").join(name))?;
+        } else {
+            std::os::unix::fs::symlink(path, out.join("modules").join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// All modules below `folder`, by file name. Links to folders are not followed: they may lead in

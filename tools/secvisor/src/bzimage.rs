@@ -16,6 +16,14 @@ pub fn unpack(file: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
         let start = policy::approval::Hex(file.get(..4).unwrap_or(file));
         return Err(format!("neither an ELF vmlinux nor a bzImage: it begins with {start}"));
     }
+    if let Some(&[minor, major]) = file.get(0x206..0x208)
+        && (major, minor) < (2, 8)
+    {
+        return Err(format!(
+            "a bzImage of boot protocol {major}.{minor:02} holds no ELF: give the vmlinux it was made \
+             from"
+        ));
+    }
     let payload = payload(file).ok_or("the bzImage's header does not point into the file")?;
     let image = unpack::decompress(payload, MOST_UNPACKED).unwrap_or_else(|| {
         let start = policy::approval::Hex(payload.get(..4).unwrap_or(payload));

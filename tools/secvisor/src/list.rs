@@ -74,11 +74,12 @@ impl Module {
     }
 }
 
-/// Where kernels' module loaders allocate at most (Documentation/x86/x86_64/mm.rst).
+/// Where kernels' module loaders allocate at most: Documentation/x86/x86_64/mm.rst, and for i386 what
+/// CONFIG_VMSPLIT_2G leaves to the kernel (farther apart than 2 GiB no relative field reaches).
 pub const fn module_space(architecture: Architecture) -> Range<u64> {
     match architecture {
         Architecture::X86_64 => 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000,
-        Architecture::I386 => 0xc000_0000..0xffff_f000,
+        Architecture::I386 => 0x8000_0000..0xffff_f000,
     }
 }
 

@@ -10,7 +10,7 @@ use policy::approval::Architecture;
 
 use crate::Error;
 use crate::kernel::{self, broken};
-use crate::layout::{self, Place};
+use crate::layout::{Loader, Place};
 
 /// Relocations that only live patching applies.
 const LIVEPATCH: u64 = 0x10_0000;
@@ -36,6 +36,7 @@ pub struct Module<'a> {
     pub symbols: Vec<Symbol<'a>>,
     /// What it exports: names and definitions.
     pub exports: Vec<(&'a str, Home)>,
+    elf: ElfBytes<'a, AnyEndian>,
 }
 
 /// A section of the file.
@@ -45,11 +46,11 @@ pub struct Section<'a> {
     pub name: &'a str,
     /// Its header.
     pub header: SectionHeader,
-    /// Where the kernel puts it; `None` if it does not keep it.
+    /// Where the kernel puts it; `None` before the layout, and if the kernel does not keep it.
     pub place: Option<Place>,
-    /// Its bytes; empty for all but code.
+    /// Its bytes; empty for all but code, and before the layout.
     pub code: &'a [u8],
-    /// Its relocations, by offset; empty for all but code.
+    /// Its relocations, by offset; empty for all but code, and before the layout.
     pub relocations: Vec<Relocation>,
 }
 
@@ -101,7 +102,7 @@ impl<'a> Module<'a> {
             let kind = elf.ehdr.e_type;
             return Err(format!("ELF of type {kind} is no kernel module (relocatable, type 1)"));
         }
-        let mut sections = sections(&elf)?;
+        let sections = sections(&elf)?;
         let info = modinfo(&elf, &sections)?;
         let vermagic = value(&info, "vermagic").ok_or("no vermagic, so no kernel would load it")?;
         let name = name(&elf, &sections, architecture)?;
@@ -111,10 +112,6 @@ impl<'a> Module<'a> {
                  kernel that randomizes the layout of structures?"
             ));
         }
-        // With this word in its vermagic, the kernel keeps the code for unloading.
-        let unload = vermagic.split(' ').any(|word| word == "mod_unload");
-        layout::lay_out(&mut sections, unload)?;
-        read_code(&elf, &mut sections)?;
         let symbols = symbols(&elf, sections.len())?;
         Ok(Self {
             architecture,
@@ -126,11 +123,18 @@ impl<'a> Module<'a> {
             exports: exports(&symbols),
             sections,
             symbols,
+            elf,
         })
     }
-}
 
-impl Module<'_> {
+    /// Lays it out as `loader` does, and reads its code.
+    pub fn lay_out(&mut self, loader: Loader) -> Result<(), Error> {
+        // With this word in its vermagic, the kernel keeps the code for unloading.
+        let unload = self.vermagic.split(' ').any(|word| word == "mod_unload");
+        loader.lay_out(&mut self.sections, unload)?;
+        read_code(&self.elf, &mut self.sections)
+    }
+
     /// Whether it has code that stays when it has started.
     pub fn has_core_code(&self) -> bool {
         let in_core = |section: &Section<'_>| section.place.is_some_and(|place| !place.init);

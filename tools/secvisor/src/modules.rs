@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use policy::approval::{Architecture, MAX_MODULES};
 
 use crate::exports::Exports;
+use crate::layout::Loader;
 use crate::module::Module;
 use crate::relocate::Scope;
 use crate::{Error, in_file, list, unpack};
@@ -136,9 +137,11 @@ pub fn approve(
     found.dedup_by_key(|(_, module)| module.name);
 
     let vermagic = kernel.vermagic.or(found.first().map(|(_, module)| module.vermagic));
+    let loader = vermagic.map(|vermagic| Loader::of(kernel, architecture, vermagic)).transpose()?;
     let mut fit = Vec::new();
-    for (file, module) in found {
-        match matches(&module, architecture, vermagic.unwrap_or_default()) {
+    for (file, mut module) in found {
+        let fits = matches(&module, architecture, vermagic.unwrap_or_default());
+        match fits.and_then(|()| loader.map_or(Ok(()), |loader| module.lay_out(loader))) {
             Ok(()) => fit.push((file, module)),
             Err(error) => refuse(file, error)?,
         }

@@ -256,7 +256,7 @@ fn check_names_what_differs() {
 fn bzimage(payload: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 3 * 512 + 0x20];
     file[0x1F1] = 2;
-    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x202..0x208].copy_from_slice(b"HdrS\x08\x02");
     file[0x248..0x24C].copy_from_slice(&0x20u32.to_le_bytes());
     file[0x24C..0x250].copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
     file.extend(payload);
@@ -310,6 +310,11 @@ fn a_bzimage_is_unpacked() {
     );
     folder.put("bzImage", &bzimage(&packed)[..0x600]);
     folder.fails("approve --kernel bzImage -o list", 2, &["does not point into the file"]);
+    let mut old = bzimage(&packed);
+    old[0x206] = 5;
+    folder.put("bzImage", &old);
+    let told = ["a bzImage of boot protocol 2.05 holds no ELF", "give the vmlinux"];
+    folder.fails("approve --kernel bzImage -o list", 2, &told);
     folder.put("bzImage", b"hello");
     folder.fails("approve --kernel bzImage -o list", 2, &["neither an ELF vmlinux nor a bzImage"]);
 }

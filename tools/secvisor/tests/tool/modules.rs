@@ -4,10 +4,11 @@ use policy::approval::{ApprovalList, Base, Field};
 
 use crate::elf::{self, Kernel};
 use crate::object::{ALLOC, CODE, DATA, Home, Object, VERMAGIC, section};
-use crate::{Folder, HIGH, linux};
+use crate::{Folder, HIGH, linux, small};
 
 const R_PC32: u32 = 2;
 const R_PLT32: u32 = 4;
+const R_386_32: u32 = 1;
 
 /// Where the tests' kernels have what they export.
 pub const PRINTK: u64 = HIGH + 0x100_0010;
@@ -32,6 +33,19 @@ pub fn folder(test: &str, modules: &[&Object]) -> Folder {
     folder.put("vmlinux", &kernel().build());
     put(&folder, modules);
     folder
+}
+
+/// A kernel that says what it is.
+pub fn kernel_of(long: bool, vermagic: &str, kallsyms: bool) -> Kernel {
+    let (mut kernel, offset) = if long { (linux(), HIGH) } else { (small(), 0xC000_0000) };
+    let number = kernel.sections.len() as u16;
+    let text = format!("{vermagic}\0").into();
+    kernel.sections.push(elf::section(".rodata", 0x200_0000, offset, text));
+    kernel.symbols.push(("vermagic", number, offset + 0x200_0000));
+    if kallsyms {
+        kernel.symbols.push(("kallsyms_names", number, offset + 0x200_0000));
+    }
+    kernel
 }
 
 pub fn put(folder: &Folder, modules: &[&Object]) {
@@ -60,8 +74,8 @@ fn modules_of_another_kernel_are_refused() {
         put(&folder, &[&module]);
         folder.fails(&format!("{APPROVE} --module a.ko"), 2, &["a.ko: ", message]);
     };
-    let other = "6.2.0 mod_unload ";
-    let told = "built for the kernel '6.2.0 mod_unload', not for this one, '6.1.0 mod_unload'";
+    let other = "6.1.2 mod_unload ";
+    let told = "built for the kernel '6.1.2 mod_unload', not for this one, '6.1.0 mod_unload'";
     refused(&|module| module.info[0].1 = other, told);
     refused(&|module| module.info[0].1 = "6.1.0 ", "not for this one");
     refused(&|module| module.info.clear(), "no vermagic");
@@ -88,7 +102,7 @@ fn modules_of_another_kernel_are_refused() {
     refused(
         &|module| {
             module.sections.push(versions.clone());
-            module.info[0].1 = "6.1.0 SMP mod_unload ";
+            module.info[0].1 = "6.1.2 SMP mod_unload ";
         },
         "not for this one",
     );
@@ -108,9 +122,31 @@ fn modules_of_another_kernel_are_refused() {
     let mut second = Object::code("b", &[]);
     second.info[0].1 = other;
     put(&folder, &[&module, &second]);
-    let told = ["b.ko: built for the kernel '6.2.0"];
+    let told = ["b.ko: built for the kernel '6.1.2"];
     folder.fails(&format!("{APPROVE} --module b.ko --module a.ko"), 2, &told);
     assert_eq!(folder.run(&format!("{APPROVE} --module b.ko")).0, 0);
+}
+
+/// The kernel's file without its symbols.
+fn stripped(kernel: &Kernel) -> Vec<u8> {
+    let mut file = kernel.build();
+    let (table, size) = if kernel.long {
+        (u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize, 64)
+    } else {
+        (u32::from_le_bytes(file[0x20..0x24].try_into().unwrap()) as usize, 40)
+    };
+    file[table + size * (kernel.sections.len() + 1) + 4] = 1;
+    file
+}
+
+/// Tables of exports at `table`, with the strings a page behind them: relative words.
+fn export_table(kernel: &mut Kernel, table: u64, offset: u64, words: &[u64]) {
+    let words = words.iter().zip((table..).step_by(4));
+    let words = words.flat_map(|(target, at)| (target.wrapping_sub(at) as u32).to_le_bytes());
+    let strings = b"printk\0per_cpu\0".to_vec();
+    let physical = table.wrapping_sub(offset);
+    kernel.sections.push(elf::section("__ksymtab", physical, offset, words.collect()));
+    kernel.sections.push(elf::section("__ksymtab_strings", physical + 0x1000, offset, strings));
 }
 
 #[test]
@@ -119,18 +155,7 @@ fn a_kernel_without_symbols_says_what_it_exports() {
     let folder = folder("tables", &[&module, &Object::code("b", &[(0, R_PLT32, "per_cpu", 0)])]);
     let mut kernel = linux();
     let (table, strings) = (HIGH + 0x100_6000, HIGH + 0x100_7000);
-    let words = [PRINTK, strings, 0, 0x8000, strings + 7, 0].into_iter().zip((table..).step_by(4));
-    let words = words.flat_map(|(target, at)| (target.wrapping_sub(at) as u32).to_le_bytes());
-    let words = words.collect();
-    let strings = b"printk\0per_cpu\0".to_vec();
-    kernel.sections.push(elf::section("__ksymtab", 0x100_6000, HIGH, words));
-    kernel.sections.push(elf::section("__ksymtab_strings", 0x100_7000, HIGH, strings));
-    let stripped = |kernel: &Kernel| {
-        let mut file = kernel.build();
-        let table = u64::from_le_bytes(file[0x28..0x30].try_into().unwrap()) as usize;
-        file[table + 64 * (kernel.sections.len() + 1) + 4] = 1;
-        file
-    };
+    export_table(&mut kernel, table, HIGH, &[PRINTK, strings, 0, 0x8000, strings + 7, 0]);
     folder.put("vmlinux", &stripped(&kernel));
     assert_eq!(folder.run(&format!("{APPROVE} --modules .")).0, 0);
     let list = folder.get("list");
@@ -144,6 +169,39 @@ fn a_kernel_without_symbols_says_what_it_exports() {
     let told = ["vmlinux: the kernel has neither symbols nor tables of exports"];
     folder.fails(&format!("{APPROVE} --modules ."), 2, &told);
     assert_eq!(folder.run(APPROVE).0, 0);
+}
+
+#[test]
+fn a_32_bit_kernel_says_what_it_exports() {
+    let mut module = Object::code("a", &[(0, R_386_32, "printk", 0)]);
+    module.long = false;
+    let folder = folder("tables-32", &[&module]);
+    let (table, offset) = (0xC010_3000, 0xC000_0000);
+    let mut kernel = small();
+    export_table(&mut kernel, table, offset, &[0xC010_0010, table + 0x1000, 0]);
+    folder.put("vmlinux", &stripped(&kernel));
+    let expected = [(0, Field::Unsigned32, Base::Kernel, 0xC010_0010)];
+    assert_eq!(folder.run(&format!("{APPROVE} --module a.ko")).2, "");
+    assert_eq!(relocations(&folder.get("list"), "a"), expected);
+
+    // The tables of 2.6.20 hold addresses, some of functions that no global symbol names.
+    let old = "2.6.20 mod_unload 686 ";
+    module.info[0].1 = old;
+    put(&folder, &[&module]);
+    let mut kernel = kernel_of(false, old, true);
+    let words = [0xC010_0010, table as u32 + 0x1000, 0xC010_0020, table as u32 + 0x1008];
+    let words = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let strings = b"another\0printk\0".to_vec();
+    kernel.sections.push(elf::section("__ksymtab_gpl", 0x10_3000, offset, words));
+    kernel.sections.push(elf::section("__ksymtab_strings", 0x10_4000, offset, strings));
+    folder.put("vmlinux", &kernel.build());
+    assert_eq!(folder.run(&format!("{APPROVE} --module a.ko")).2, "");
+    let expected = [(0, Field::Unsigned32, Base::Kernel, 0xC010_0020)];
+    assert_eq!(relocations(&folder.get("list"), "a"), expected);
+    // Without symbols nothing says what these tables are.
+    folder.put("vmlinux", &stripped(&kernel));
+    let told = ["neither symbols nor tables of exports", "give the vmlinux as the build made it"];
+    folder.fails(&format!("{APPROVE} --module a.ko"), 2, &told);
 }
 
 /// A module that exports `offer`, and one that uses it.

@@ -8,24 +8,20 @@ use policy::approval::{ApprovalList, Base, Module};
 use sha2::{Digest, Sha256};
 
 use crate::Folder;
-use crate::loader::{self, Loaded};
+use crate::loader::{self, Kernel, Loaded};
 
 /// Loads all files, each as soon as what it needs is there, at places that `base` chooses by number.
-fn load_all(
-    files: &[Vec<u8>],
-    mut symbols: HashMap<String, u64>,
-    base: impl Fn(usize) -> u64,
-) -> Vec<Loaded> {
+fn load_all(files: &[Vec<u8>], mut kernel: Kernel, base: impl Fn(usize) -> u64) -> Vec<Loaded> {
     let (mut loaded, mut waiting) = (Vec::new(), files.iter().collect::<Vec<_>>());
     while !waiting.is_empty() {
         let before = waiting.len();
         waiting.retain(|file| {
             let number = loaded.len();
-            let Ok(module) = loader::load(file, [base(2 * number), base(2 * number + 1)], &symbols)
+            let Ok(module) = loader::load(file, [base(2 * number), base(2 * number + 1)], &kernel)
             else {
                 return true;
             };
-            symbols.extend(module.exports.iter().cloned());
+            kernel.symbols.extend(module.exports.iter().cloned());
             loaded.push(module);
             false
         });
@@ -91,13 +87,13 @@ fn a_list_determines_the_code_of_real_modules() {
     paths.sort();
     let files: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(!files.is_empty() && list.modules().count() == files.len());
-    let exports = loader::kernel_exports(&fs::read(kernel).unwrap());
+    let running = Kernel::read(&fs::read(kernel).unwrap());
     let (start, end) = (list.window().start, list.window().end);
     let regions = 2 * files.len() as u64;
     // Wherever the kernel puts them: over the whole window, and at its end.
     let spread = ((end - start) / (regions + 1)) & !0xFFF;
     for (step, from) in [(spread, start + 0x5000), (0x10_0000, end - 0x10_0000 * regions)] {
-        let loaded = load_all(&files, exports.clone(), |number| from + step * number as u64);
+        let loaded = load_all(&files, running.clone(), |number| from + step * number as u64);
         let number = |name: &str| list.find_module(name).unwrap().number;
         let bases =
             loaded.iter().map(|module| (number(&module.name), module.blocks[0].0)).collect();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use policy::approval::{ApprovalList, Base, Field};
 use proptest::prelude::*;
 
-use crate::modules::{APPROVE, PRINTK, folder, kernel, put, relocations};
-use crate::object::{ALLOC, CODE, DATA, Home, Object, Section, WRITE, section};
+use crate::modules::{APPROVE, PRINTK, folder, kernel, kernel_of, put, relocations};
+use crate::object::{ALLOC, CODE, DATA, Home, Object, Section, VERMAGIC, WRITE, section};
 use crate::{loader, real, small};
 
 /// The compiler's mark for data to be kept, which the kernel takes for one of its own.
@@ -222,6 +222,13 @@ fn code_for_unloading_is_init_code_where_nothing_is_unloaded() {
             place(".exit.text", true, 16, 7),
         ]
     );
+    // Linux 2.6.20 does not load it at all.
+    let old = "2.6.20 686 ";
+    folder.put("vmlinux", &kernel_of(false, old, true).build());
+    (module.long, module.info[0].1) = (false, old);
+    put(&folder, &[&module]);
+    assert_eq!(folder.run(&format!("{APPROVE} --module a.ko")).0, 0);
+    assert_eq!(places(), [place(".text", false, 0, 5), place(".init.text", true, 0, 6)]);
 }
 
 /// Sections of every kind, in any number, order and size.
@@ -254,37 +261,78 @@ fn sections() -> impl Strategy<Value = Vec<Section>> {
 
 const TARGETS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 
+/// The kernels whose loaders are known: word size, vermagic, whether modules keep their symbols.
+const KERNELS: [(bool, &str, bool); 4] = [
+    (true, VERMAGIC, true),
+    (false, VERMAGIC, true),
+    (false, "2.6.20-test mod_unload 686 ", true),
+    (false, "2.6.20-test mod_unload 686 ", false),
+];
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
 
     /// One piece of code refers to all sections that the kernel keeps, so that each one's place shows.
     #[test]
-    fn sections_are_laid_out_as_by_the_kernel(mut sections in sections(), init: bool) {
+    fn sections_are_laid_out_as_by_the_kernel(
+        mut sections in sections(),
+        init: bool,
+        (long, vermagic, kallsyms) in prop::sample::select(KERNELS.to_vec()),
+    ) {
+        let old = vermagic.starts_with("2.6");
         let mut symbols = Vec::new();
         let mut user = section(if init { ".init.user" } else { ".user" }, CODE, 1, vec![0; 0x80]);
         let mut versions = 0;
         for (number, (section, name)) in sections.iter_mut().zip(TARGETS).enumerate() {
             // Of several with that name, the kernel drops only the first.
             versions += usize::from(section.name == "__versions");
-            let dropped = section.flags == 0 || (section.name == "__versions" && versions == 1);
-            if !dropped {
+            let is_dropped = section.name == "__versions" && versions == 1 && !old;
+            if section.flags != 0 && !is_dropped {
                 symbols.push((name, 0, Home::Number(number as u16 + 1, 3)));
                 user.relocations.push((8 * number as u64, R_64, name, 5));
+                // A 32-bit one holds what is added.
+                user.bytes[8 * number] = if long { 0 } else { 5 };
             }
         }
         let count = user.relocations.len();
         sections.push(user);
         let mut module = Object::new("a", sections);
         module.symbols = symbols;
+        module.long = long;
+        module.info[0].1 = vermagic;
         let folder = folder("layout", &[&module]);
+        folder.put("vmlinux", &kernel_of(long, vermagic, kallsyms).build());
         let (code, _, err) = folder.run(&format!("{APPROVE} --module a.ko"));
         prop_assert_eq!(code, 0, "{}", err);
         let bytes = folder.get("list");
         let approved = ApprovalList::parse(&bytes).unwrap().find_module("a").unwrap();
-        let bases = [0xffff_ffff_a123_4000, 0xffff_ffff_b765_4000];
-        let loaded = loader::load(&module.build(), bases, &HashMap::new()).unwrap();
+        let bases = if long {
+            [0xffff_ffff_a123_4000, 0xffff_ffff_b765_4000]
+        } else {
+            [0xE123_4000, 0xF765_4000]
+        };
+        let kernel = loader::Kernel { old, kallsyms, symbols: HashMap::new() };
+        let loaded = loader::load(&module.build(), bases, &kernel).unwrap();
         let bases = HashMap::from([(0, bases[0])]);
         let judged = [false, true].map(|init| real::judge(&approved, init, &loaded, &bases));
         prop_assert_eq!(judged[0] + judged[1], count);
     }
+}
+
+#[test]
+fn modules_of_kernels_whose_loader_is_not_known_are_refused() {
+    let folder = folder("loaders", &[]);
+    let refused = |long, vermagic, message: &str| {
+        let mut module = Object::code("a", &[]);
+        (module.long, module.info[0].1) = (long, vermagic);
+        put(&folder, &[&module]);
+        folder.put("vmlinux", &kernel_of(long, vermagic, true).build());
+        let told = [message, "puts a module's sections is not known"];
+        folder.fails(&format!("{APPROVE} --module a.ko"), 2, &told);
+        assert!(!folder.0.join("list").exists());
+    };
+    refused(true, "6.12.3 mod_unload ", "where Linux 6.12.3 for x86_64");
+    refused(false, "5.10.0-686 mod_unload 686 ", "where Linux 5.10.0-686 for i386");
+    refused(true, "2.6.20 mod_unload ", "where Linux 2.6.20 for x86_64");
+    refused(false, "2.6.209 mod_unload 686 ", "where Linux 2.6.209 for i386");
 }
