@@ -111,13 +111,27 @@ fn software_interrupt(vcpu: &mut Vcpu) -> *mut Vcpu {
     }
     let gpa = vcpu.translate(vcpu.instruction_address(vcpu.is_64_bit()));
     match gpa.and_then(|gpa| vcpu.guest().read_u16(gpa)).map(u16::to_le_bytes) {
-        Some([0xCD, vector]) if !gate_refuses(vcpu, vector) => {
+        Some([0xCD, vector]) if opens_gate(vcpu, vector) => {
             vcpu.vmcb.advance_to(rip.wrapping_add(2));
             vcpu.inject(Event::software(vector));
             vcpu
         }
         _ => left,
     }
+}
+
+/// Whether the gate of `vector` lets user mode in; the last one that did is remembered. Should it have
+/// changed since, the guest's #GP names the address behind the instruction, and no more is lost.
+#[inline(always)]
+fn opens_gate(vcpu: &mut Vcpu, vector: u8) -> bool {
+    let gate = Some((vcpu.vmcb.save.idtr.base, vector));
+    if vcpu.open_gate != gate {
+        if gate_refuses(vcpu, vector) {
+            return false;
+        }
+        vcpu.open_gate = gate;
+    }
+    true
 }
 
 /// SYSCALL from 64-bit user code, which raised #UD because the user view has EFER.SCE off: done

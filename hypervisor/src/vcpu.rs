@@ -87,6 +87,8 @@ pub struct Vcpu {
     pub step: Option<Step>,
     /// Where a stale translation was last suspected: GPA and RIP.
     pub retried: Option<(u64, u64)>,
+    /// IDTR.base and vector of the gate that last let INT n in.
+    pub open_gate: Option<(u64, u8)>,
     /// The processor saves the next RIP at exits (CPUID 8000_000Ah EDX bit 3).
     saves_next_rip: bool,
     /// Every ASID of this processor must be flushed before the guest runs on.

@@ -81,6 +81,7 @@ impl Vcpu {
             system_call: SystemCall::default(),
             step: None,
             retried: None,
+            open_gate: None,
             saves_next_rip: features.next_rip,
             flush_owed: true,
             number,
