@@ -53,29 +53,32 @@ pub fn guest(files: &Files<'_>) -> Result<Guest> {
     }
     let needed = files.modules.is_some() || files.initrd.is_none();
     let modules = if needed { collected(files.modules)? } else { PathBuf::new() };
-    let mut guest = Guest {
-        vmlinux: files.kernel.into(),
-        bzimage,
-        initrd: match files.initrd {
-            Some(initrd) => initrd.into(),
-            None => artifacts::initramfs(arch, &modules)?,
-        },
-        approvals: PathBuf::new(),
-        modules: files.modules.map(|_| modules.join("modules")),
-    };
+    let listed = files.modules.map(|_| modules.join("modules"));
+    let (mut vmlinux, mut approvals) = (files.kernel.into(), PathBuf::new());
     if files.guarded {
-        let approved = artifacts::approve(files.kernel, guest.modules.as_deref(), files.audit)?;
-        tell(&approved.left_out);
-        (guest.vmlinux, guest.approvals) = (approved.vmlinux, approved.list);
+        let approved = artifacts::approve(files.kernel, listed.as_deref(), files.audit)?;
+        tell(&approved.left_out, listed.as_deref())?;
+        (vmlinux, approvals) = (approved.vmlinux, approved.list);
     }
-    Ok(guest)
+    let initrd = match files.initrd {
+        Some(initrd) => initrd.into(),
+        None => artifacts::initramfs(arch, &modules)?,
+    };
+    Ok(Guest { vmlinux, bzimage, initrd, approvals, modules: listed })
 }
 
-/// Tells which modules are not approved.
-fn tell(left_out: &[String]) {
+/// Tells which of the modules are not approved; an error if all of them are not.
+fn tell(left_out: &[String], modules: Option<&Path>) -> Result<()> {
     left_out.iter().take(TOLD).for_each(|line| eprintln!("{line}"));
     if left_out.len() > TOLD {
-        eprintln!("and {} more modules that are not approved", left_out.len() - TOLD);
+        eprintln!("and {} more", left_out.len() - TOLD);
+    }
+    let refused = left_out.iter().filter(|line| line.starts_with("not approved ")).count();
+    match modules.map(|folder| fs::read_dir(folder).map(Iterator::count)).transpose()? {
+        Some(given) if given > 0 && refused == given => {
+            Err("none of the modules can be approved: are they this kernel's?".into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -222,6 +225,24 @@ mod tests {
         let bzimage = folder.join("arch/i386/boot/bzImage");
         fs::write(&bzimage, b"").unwrap();
         assert_eq!(guest(&files).unwrap().bzimage, Some(bzimage));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn modules_none_of_which_is_approved_are_an_error() {
+        let folder = folder("tell");
+        fs::write(folder.join("a.ko"), b"").unwrap();
+        let refused = "not approved  a.ko: made for i386, the kernel for x86_64".to_owned();
+        assert!(
+            tell(std::slice::from_ref(&refused), Some(&folder))
+                .unwrap_err()
+                .to_string()
+                .contains("none of")
+        );
+        tell(&["secvisor: note: patched".into()], Some(&folder)).unwrap();
+        fs::write(folder.join("b.ko"), b"").unwrap();
+        tell(&[refused], Some(&folder)).unwrap();
+        tell(&[], None).unwrap();
         fs::remove_dir_all(folder).unwrap();
     }
 

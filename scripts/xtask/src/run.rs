@@ -297,3 +297,40 @@ fn on_terminal(machine: &Machine, directory: &Path) -> Result<bool> {
 fn ended_well(status: i32) -> bool {
     status == 0 || status == EXIT_DONE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> std::result::Result<Options, String> {
+        let words = std::iter::once("run").chain(line.split(' '));
+        Line::try_parse_from(words).map(|it| it.options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_kernel_of_ones_own_has_its_own_options() {
+        let options = parse("--demo --kernel /etc/passwd --modules /etc -- -x quiet").unwrap();
+        assert_eq!(options.words, ["-x", "quiet"]);
+        assert!(options.demo && options.modules == Some("/etc".into()));
+        assert_eq!(parse("--arch i386 --plain").unwrap().arch, Arch::I386);
+        for (line, told) in [
+            ("--arch i386 --kernel /etc/passwd", "cannot be used with"),
+            ("--arch arm", "invalid value 'arm'"),
+            ("--modules /etc", "--kernel"),
+            ("--kernel /etc", "no such file"),
+            ("--kernel /etc/passwd --modules /etc/passwd", "no such folder"),
+            ("--disk --initrd /etc/passwd", "cannot be used with"),
+            ("quiet", "unexpected argument"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(told), "{line}: {error}");
+        }
+    }
+}

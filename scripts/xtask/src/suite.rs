@@ -7,6 +7,7 @@ mod boot;
 mod host;
 mod linux;
 mod modules;
+mod own;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -156,6 +157,7 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(linux::tests());
     guests.extend(audit::tests());
     guests.extend(modules::tests());
+    guests.extend(own::tests());
     guests.extend(bench::tests());
     if options.list {
         host.iter().chain(&guests).for_each(|test| println!("{}", test.name));

@@ -17,8 +17,10 @@ use crate::Error;
 use crate::kernel::Section;
 use crate::list::module_space;
 
-/// Where Linux puts code that it loads or makes.
+/// Where 64-bit Linux puts code that it loads or makes.
 const MODULES: Range<u64> = module_space(Architecture::X86_64);
+/// Where 32-bit Linux does, between mappings of memory as it lies.
+const MAPPED: Range<u64> = module_space(Architecture::I386);
 
 /// What addresses mean.
 #[derive(Default)]
@@ -101,6 +103,16 @@ impl Names {
         }
     }
 
+    /// Whether code that runs there is neither the kernel's nor in memory as it maps all of it.
+    fn is_loaded(&self, record: &Record<'_>) -> bool {
+        let offset =
+            |section: &Section| section.virtual_start.wrapping_sub(section.physical.start());
+        let direct = self.sections.first().map(offset).zip(record.frame());
+        let is_direct = |(offset, frame)| record.rip.wrapping_sub(offset) / PAGE_SIZE == frame;
+        MODULES.contains(&record.rip)
+            || (MAPPED.contains(&record.rip) && direct.is_some_and(|direct| !is_direct(direct)))
+    }
+
     /// What was touched, and by what, in words.
     fn describe(&self, record: &Record<'_>, meaning: Meaning) -> String {
         let section = record.gpa.and_then(|gpa| self.section_at(gpa));
@@ -109,7 +121,7 @@ impl Names {
             ("kernel-fetch", _, Some(section)) => section.into(),
             ("kernel-fetch", _, None) => match self.symbols.at(record.rip) {
                 Some(Symbol { module: Some(module), .. }) => format!("[{module}]"),
-                _ if MODULES.contains(&record.rip) => "where Linux loads modules and BPF".into(),
+                _ if self.is_loaded(record) => "where Linux loads modules and BPF".into(),
                 _ => code,
             },
             ("msr", ..) => format!("MSR {:#x} by {code}", record.info),

@@ -186,9 +186,12 @@ fn relocate(
         let counted_from = if base == Base::Kernel { 0 } else { lowest };
         if relocation.bytes(counted_from, lowest).is_none() {
             let address = value.wrapping_add(counted_from);
+            let mend = match module.architecture {
+                Architecture::X86_64 => ": build the module with -mcmodel=kernel, as kernels do",
+                Architecture::I386 => "",
+            };
             return Err(at(format!(
-                "an address like {address:#x} does not fit this field of {} bytes: build the \
-                 module with -mcmodel=kernel, as kernels do",
+                "an address like {address:#x} does not fit this field of {} bytes{mend}",
                 field.width()
             )));
         }

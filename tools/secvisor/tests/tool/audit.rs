@@ -7,7 +7,7 @@ use policy::address::Gpa;
 use policy::approval::ApprovalList;
 
 use super::elf::{Kernel, section};
-use super::{Folder, HIGH};
+use super::{Folder, HIGH, small};
 
 const LOG: &str = include_str!("audit.log");
 
@@ -144,6 +144,37 @@ fn without_a_map_sections_are_named() {
     }
     let (_, out, _) = folder.run("audit log");
     assert!(out.contains("No --kernel was given"), "{out}");
+}
+
+#[test]
+fn code_that_a_32_bit_kernel_loads_is_told_from_its_data() {
+    let folder = Folder::new("audit-i386");
+    folder.put("vmlinux", &small().build());
+    let line = |count: u32, gpa: &str, rip: &str| {
+        format!(
+            "secvisor: violation kind=kernel-fetch cpu=0 gpa={gpa} rip={rip} cr3=0x1000 cpl=0 \
+             class=data unit=kernel/.text count={count} info=0x15 audit=no-guarantee-holds\n"
+        )
+    };
+    let log = [
+        line(1, "0x101008", "0xc0101008"),
+        line(2, "0x5123010", "0xe0812010"),
+        line(3, "0x5124010", "0xc5124010"),
+    ];
+    folder.put("log", log.concat().as_bytes());
+    let (code, out, err) = folder.run("audit log --kernel vmlinux");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let elsewhere = [
+        "1  code at 0xc5124010  (count 3 to 3)",
+        "1  where Linux loads modules and BPF  (count 2 to 2)",
+    ];
+    expect(
+        &out,
+        &[
+            ("kernel code that the list leaves out: 1", &["1  .data  (count 1 to 1)"]),
+            ("code from elsewhere: 2", &elsewhere),
+        ],
+    );
 }
 
 #[test]
