@@ -27,8 +27,9 @@ pub const fn local_write_allowed(offset: u64, value: u64) -> bool {
         0x2F0 | 0x320 | 0x330 | 0x340 | 0x350 | 0x360 | 0x370 | 0x500..=0x53F => {
             interrupts_only(value, FIXED | NMI | EXTERNAL)
         }
-        // ID, TPR, EOI, LDR, DFR, SVR, ESR, ICR high, timer count and divider, self-IPI; extended.
+        // ID, version (read-only: old kernels try that at boot), TPR, EOI, LDR, DFR, SVR, ESR, ICR high, timer count and divider, self-IPI; extended.
         0x20
+        | 0x30
         | 0x80
         | 0xB0
         | 0xD0
@@ -126,6 +127,8 @@ mod tests {
             assert!(!x2apic_write_allowed(0x800 + (offset >> 4) as u32, 5 << 8));
         }
         assert!(local_write_allowed(0xB0, u64::MAX));
+        // What is read-only takes a write and drops it; what is no register would send a message.
+        assert!(local_write_allowed(0x30, 5 << 8));
         assert!(!local_write_allowed(0, 5 << 8) && !local_write_allowed(0xFF0, 0));
     }
 
