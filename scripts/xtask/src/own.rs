@@ -14,6 +14,8 @@ const BZIMAGES: [&str; 4] =
     ["bzImage", "arch/x86/boot/bzImage", "arch/i386/boot/bzImage", "arch/x86_64/boot/bzImage"];
 /// The demo's module that nobody approves, wherever it is found.
 const UNAPPROVED: &str = "secvisor_demo_unapproved.ko";
+/// How the names of modules end, packed ones included.
+const ENDS: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 /// Files that are told by name before the rest is only counted.
 const TOLD: usize = 10;
 
@@ -113,7 +115,9 @@ fn collected(folder: Option<&Path>) -> Result<PathBuf> {
     if let Some(folder) = folder {
         find(folder, &mut found)?;
         if found.is_empty() {
-            return Err(format!("{}: no *.ko in it or below it", folder.display()).into());
+            return Err(
+                format!("{}: no kernel module (.ko) in it or below it", folder.display()).into()
+            );
         }
     }
     for (name, path) in &found {
@@ -146,7 +150,7 @@ fn find(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if entry.file_type()?.is_dir() {
             find(&path, found)?;
-        } else if name.ends_with(".ko") {
+        } else if ENDS.iter().any(|end| name.ends_with(end)) {
             let path =
                 path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
             if let Some(other) = found.insert(name, path.clone())
@@ -251,7 +255,8 @@ mod tests {
         let folder = folder("modules");
         fs::create_dir_all(folder.join("fs/fat")).unwrap();
         fs::write(folder.join("fs/fat/fat.ko"), b"1").unwrap();
-        fs::write(folder.join("fs/notes"), b"1").unwrap();
+        fs::write(folder.join("fs/notes.ko.txt"), b"1").unwrap();
+        fs::write(folder.join("fs/nls.ko.xz"), b"1").unwrap();
         fs::write(folder.join(UNAPPROVED), b"2").unwrap();
         std::os::unix::fs::symlink("..", folder.join("fs/up")).unwrap();
         let (mut found, out) = (BTreeMap::new(), folder.join("out"));
@@ -260,9 +265,11 @@ mod tests {
         link(&found, &out).unwrap();
         let names = |kind: &str| -> Vec<_> {
             let entries = fs::read_dir(out.join(kind)).unwrap();
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
         };
-        assert_eq!([names("modules"), names("unapproved")], [["fat.ko"], [UNAPPROVED]]);
+        assert_eq!(names("modules"), ["fat.ko", "nls.ko.xz"]);
+        assert_eq!(names("unapproved"), [UNAPPROVED]);
         assert_eq!(fs::read(out.join("modules/fat.ko")).unwrap(), b"1");
 
         fs::write(folder.join("fat.ko"), b"1").unwrap();
@@ -272,7 +279,7 @@ mod tests {
         assert!(error.contains("different modules of one name"), "{error}");
         fs::create_dir(folder.join("none")).unwrap();
         let error = collected(Some(&folder.join("none"))).unwrap_err().to_string();
-        assert!(error.contains("none: no *.ko in it or below it"), "{error}");
+        assert!(error.contains("none: no kernel module (.ko) in it or below it"), "{error}");
         fs::remove_dir_all(folder).unwrap();
     }
 }

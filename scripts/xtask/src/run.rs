@@ -60,7 +60,7 @@ pub struct Options {
     /// QEMU's name of the processor model
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
-    /// What the guest is built for
+    /// Which of this checkout's guests boots; a kernel of your own says itself what it is for
     #[arg(long, value_enum, default_value = "x86_64", conflicts_with = "kernel")]
     pub arch: Arch,
     /// More words for the guest kernel's command line
@@ -84,7 +84,7 @@ pub struct Options {
     pub kernel: Option<PathBuf>,
     /// A folder with that kernel's modules (*.ko, at any depth), which are all approved
     ///
-    /// Without --initrd they are in the guest, too. secvisor_demo_unapproved.ko, which the demo
+    /// Without --initrd those that are not packed are in the guest, too. secvisor_demo_unapproved.ko, which the demo
     /// wants refused, is left out of the approval.
     #[arg(long, requires = "kernel", value_name = "DIR", value_parser = folder)]
     pub modules: Option<PathBuf>,
