@@ -51,7 +51,7 @@ compile() {
 }
 compile workload -mno-red-zone -pthread "$here/workload.c" "$here/processor.c" "$@"
 compile workload32 -m32 -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector \
-	-fno-asynchronous-unwind-tables "$here/workload32.c"
+	-fno-asynchronous-unwind-tables "$here/workload32.c" "$here/vm86.c"
 for name in evil exit-qemu lmbench modtool; do
 	compile "$name" "$here/$name.c"
 done

@@ -38,7 +38,7 @@ suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 entry() {
 	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
 		sed -nE "s/^deb +(\[[^]]*\] +)?([^ ]+) +$suite +main.*$/\1\2/p" |
-		sed -E 's/arch(itectures)?=[^] ]*//'
+		sed -E 's/arch=[^] ]* *//; s/^\[ *\] *//'
 	for file in /etc/apt/sources.list.d/*.sources; do
 		[ -e "$file" ] || continue
 		awk -v suite="$suite" 'BEGIN { RS = ""; FS = "\n" } {

@@ -4,29 +4,14 @@
  * library, so that it compiles where only the 64-bit one is. Ends with 0 if
  * all held.
  */
-typedef unsigned int u32;
-
-/* the 64-bit one's asm/ldt.h is out of reach */
-struct user_desc {
-	u32 entry_number, base_addr, limit;
-	u32 seg_32bit : 1, contents : 2, read_exec_only : 1, limit_in_pages : 1,
-	    seg_not_present : 1, useable : 1;
-};
-
-enum { SYS_EXIT = 1, SYS_FORK, SYS_WRITE = 4, SYS_WAITPID = 7, SYS_GETPID = 20, SYS_KILL = 37,
-       SYS_GETPPID = 64, SYS_MODIFY_LDT = 123, SYS_YIELD = 158, SYS_SIGACTION = 174,
-       SYS_MMAP2 = 192, SYS_SET_THREAD_AREA = 243, SYS_GET_THREAD_AREA };
-enum { SIGILL = 4, SIGTRAP, SIGBUS = 7, SIGFPE, SIGUSR1 = 10, SIGSEGV };
-enum { AT_SYSINFO = 32 };
-
-typedef int call(int nr, u32 a, u32 b, u32 c, u32 d, u32 e, u32 f);
+#include "workload32.h"
 
 call by_int, by_syscall, by_vdso;
 u32 lost, sysinfo;
 
 /* a system call with six arguments; `lost` counts those that lost a register */
 #define CALL(name, instruction)						\
-	asm(#name ":\n"							\
+	asm(".globl " #name "\n" #name ":\n"				\
 	    "push %ebp\npush %ebx\npush %esi\npush %edi\n"		\
 	    "mov 20(%esp), %eax\n"					\
 	    "mov 24(%esp), %ebx\n"					\
@@ -53,11 +38,9 @@ CALL(by_syscall, "call 3f\njmp 4f\n"
 		 "3: push %ecx\npush %edx\npush %ebp\nmov %ecx, %ebp\nsyscall\n"
 		 "4:");
 
-#define sys(nr, a, b, c) by_int(nr, (u32)(a), (u32)(b), (u32)(c), 0, 0, 0)
-
 static int failed;
 
-static void check(const char *name, int ok)
+void check(const char *name, int ok)
 {
 	char line[64] = "workload: 32-bit ";
 	const char *end = ok ? " ok\n" : " FAILED\n";
@@ -94,8 +77,11 @@ static void calls(const char *name, call *by)
 
 static int has_syscall(void)
 {
-	u32 a = 0, b, c, d;
+	u32 a = 0, b, c, d, cs;
 
+	asm("mov %%cs, %0" : "=r" (cs));
+	if (cs != 0x23)		/* a 32-bit kernel, none of which has it */
+		return 0;
 	asm volatile("cpuid" : "+a" (a), "=b" (b), "=c" (c), "=d" (d));
 	if (b != 0x68747541)	/* AuthenticAMD; others have it in 64-bit code only */
 		return 0;
@@ -108,7 +94,8 @@ static int has_syscall(void)
 
 static const int bounds[2] = { 5, 9 };
 u32 at, resume;
-static volatile u32 sig, sig_trap, sig_eip, sig_count;
+volatile u32 sig;
+static volatile u32 sig_trap, sig_eip, sig_count;
 
 /* edi of the context is its fifth word of registers; see struct sigcontext_32 */
 static void on_signal(int no, void *info, u32 *context)
@@ -128,7 +115,7 @@ static void on_signal(int no, void *info, u32 *context)
 void restore(void);
 asm("restore:\nmov $173, %eax\nint $0x80");
 
-static void handle(int no)
+void handle(int no)
 {
 	u32 action[5] = { (u32)on_signal, 0x44000004, (u32)restore, 0, 0 };
 
@@ -169,6 +156,13 @@ static void exceptions(void)
 
 /* ---- segments ---- */
 
+/* the 64-bit one's asm/ldt.h is out of reach */
+struct user_desc {
+	u32 entry_number, base_addr, limit;
+	u32 seg_32bit : 1, contents : 2, read_exec_only : 1, limit_in_pages : 1,
+	    seg_not_present : 1, useable : 1;
+};
+
 static u32 read_gs(u32 selector)
 {
 	u32 value;
@@ -177,7 +171,7 @@ static u32 read_gs(u32 selector)
 	return value;
 }
 
-static int child_ended(int pid)
+int child_ended(int pid)
 {
 	u32 status = 1;
 
@@ -228,19 +222,35 @@ static u32 local(u32 number, u32 base, u32 limit, int code, int wide)
 void far_code(void);
 asm("far_code:\nmov $0x5ec, %eax\nlret");
 
+/* code of 16 bits, which goes on in a wide segment, whose return is the first caller's */
+void narrow_code(void);
+u32 onward[2];
+asm("narrow_code:\n.code16\nmov $7, %ecx\n1: loop 1b\nmov $onward, %ebx\nljmpl *(%ebx)\n.code32");
+
 static void local_descriptors(void)
 {
 	static u32 value = 3333;
 	struct { u32 offset, selector; } far = { (u32)far_code, local(0, 0, 0xfffff, 1, 1) };
-	u32 base, before, after, eax = SYS_GETPPID, gs = local(1, (u32)&value, 3, 0, 1);
+	u32 i, base, before, after, ss, eax = SYS_GETPPID, gs = local(1, (u32)&value, 3, 0, 1);
 
 	check("modify_ldt", gs && read_gs(gs) == 3333);
 	asm volatile("lcall *%1" : "=a" (eax) : "m" (far) : "memory");
 	check("local code segment", far.selector && eax == 0x5ec);
+	onward[0] = far.offset;
+	onward[1] = far.selector;
+	far.offset = 0;
+	far.selector = local(3, (u32)narrow_code, 0xff, 1, 0);
+	for (i = 0, base = 0; i < 200; i++) {
+		eax = i;
+		asm volatile("lcall *%1" : "+a" (eax) : "m" (far) : "ebx", "ecx", "memory");
+		base += eax;
+	}
+	check("16-bit code and back", far.selector && base == 200 * 0x5ec);
 
 	/* a stack of 16 bits: IRET leaves half of ESP to the kernel's care */
 	asm("mov %%esp, %0" : "=r" (base));
 	base &= ~0xffffu;
+	asm("mov %%ss, %0" : "=r" (ss));
 	eax = SYS_GETPPID;
 	asm volatile("mov %%esp, %1\n"
 		     "mov %4, %%ss\n"
@@ -251,7 +261,7 @@ static void local_descriptors(void)
 		     "mov %5, %%ss\n"
 		     "mov %1, %%esp"
 		     : "+a" (eax), "=&S" (before), "=&D" (after), "=&c" (gs)
-		     : "d" (local(2, base, 0xffff, 0, 0)), "b" (0x2b) : "memory");
+		     : "d" (local(2, base, 0xffff, 0, 0)), "b" (ss) : "memory");
 	check("stack of 16 bits", before == after && (int)eax == sys(SYS_GETPPID, 0, 0, 0));
 }
 
@@ -270,6 +280,7 @@ void begin(u32 *stack)
 	exceptions();
 	thread_area();
 	local_descriptors();
+	virtual_8086();
 	sys(SYS_EXIT, failed, 0, 0);
 }
 
