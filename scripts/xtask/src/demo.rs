@@ -57,9 +57,11 @@ fn module_worked(console: &str) -> bool {
 /// The kinds of record that an attack of this name must leave, any of them, the best first.
 fn kinds(name: &str) -> &'static [&'static str] {
     let is = |part| name.contains(part);
-    if is("clear") || name == "write-text" {
-        // The text is mapped read-only: what stops the write is that CR0.WP stays on.
+    if is("clear") {
         &["pinned"]
+    } else if name == "write-text" {
+        // Where the kernel maps its text read-only, what stops the write is that CR0.WP stays on.
+        &["write", "pinned"]
     } else if is("module") || is("hypercall") {
         &["hypercall"]
     } else if is("write") || is("mem") {
