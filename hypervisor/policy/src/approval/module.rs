@@ -210,8 +210,9 @@ impl Relocation {
             Field::Unsigned32 => (address, address as u32 as u64 == address),
             Field::Signed32 => (address, address as i32 as u64 == address),
             Field::Relative32 => {
-                let distance = address.wrapping_sub(place);
-                (distance, distance as i32 as u64 == distance)
+                // Addresses of 32 bits wrap: any is in reach.
+                let (distance, short) = (address.wrapping_sub(place), (address | place) >> 32 == 0);
+                (distance, short || distance as i32 as u64 == distance)
             }
             Field::Word64 => (address, true),
         };

@@ -111,5 +111,6 @@ fn relocated_fields_hold_the_address_or_nothing_does() {
     assert_eq!(bytes(Field::Relative32, (-4i64) as u64, high, high), held(-4i64 as u64));
     assert_eq!(bytes(Field::Relative32, 0, high, high - (1 << 31)), None);
     assert_eq!(bytes(Field::Relative32, 0, 0, 1 << 31), held(-(1i64 << 31) as u64));
+    assert_eq!(bytes(Field::Relative32, 0x1000, 0, 0xc000_0000), held(0x4000_1000));
     assert_eq!(bytes(Field::Word64, 1, u64::MAX, 7), held(0));
 }
