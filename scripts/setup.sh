@@ -6,7 +6,8 @@ SECVISOR_ROOT=$(cd "$(dirname "$0")/.." && pwd)
 SECVISOR_CWD=$PWD
 SECVISOR_CACHE=${SECVISOR_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/secvisor}
 export SECVISOR_ROOT SECVISOR_CWD SECVISOR_CACHE
-SV_TARGET=x86_64-unknown-none
+# The hypervisor and the 64-bit attack guest; the 32-bit one, which uses none of that target's system.
+SV_TARGETS="x86_64-unknown-none i586-unknown-linux-gnu"
 SV_LOG=$SECVISOR_CACHE/setup.log
 SV_QEMU_NOTE=$SECVISOR_CACHE/no-qemu-10
 
@@ -165,27 +166,34 @@ sv_qemu() {
         "intercepts is skipped (remove $SV_QEMU_NOTE to try again)" >&2
 }
 
-# Can the rustc that PATH and RUSTUP_TOOLCHAIN name compile and link for the bare metal?
-sv_target_works() {
+# The bare-metal targets that the rustc which PATH and RUSTUP_TOOLCHAIN name cannot compile and link for.
+sv_missing_targets() {
     sv_probe=$(mktemp -d)
     printf '%s\n' '#![no_std]' '#![no_main]' '#[panic_handler]' \
         'fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }' >"$sv_probe/probe.rs"
-    sv_code=0
-    (cd "$SECVISOR_ROOT" && RUSTUP_AUTO_INSTALL=0 rustc --target $SV_TARGET -C panic=abort \
-        -o "$sv_probe/probe" "$sv_probe/probe.rs") >/dev/null 2>&1 || sv_code=1
+    for sv_target in $SV_TARGETS; do
+        (cd "$SECVISOR_ROOT" && RUSTUP_AUTO_INSTALL=0 rustc --target "$sv_target" -C panic=abort \
+            -C linker=rust-lld -C linker-flavor=ld.lld -C relocation-model=static \
+            -o "$sv_probe/probe" "$sv_probe/probe.rs") >/dev/null 2>&1 || echo "$sv_target"
+    done
     rm -rf "$sv_probe"
-    return $sv_code
+}
+
+sv_targets_work() {
+    [ -z "$(sv_missing_targets)" ]
 }
 
 # The ordinary way: rustup fetches the pinned toolchain and its target.
 sv_by_rustup() {
     sv_channel=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' "$SECVISOR_ROOT/rust-toolchain.toml")
+    # shellcheck disable=SC2046,SC2086
     RUSTUP_MAX_RETRIES=0 RUSTUP_DOWNLOAD_TIMEOUT=30 timeout 900 rustup toolchain install \
-        "$sv_channel" --profile minimal -c clippy -c rustfmt -t $SV_TARGET
+        "$sv_channel" --profile minimal -c clippy -c rustfmt $(printf -- '-t %s ' $SV_TARGETS)
 }
 
-# Debian's rustc and sources: builds core once and puts it where rustc looks for it.
+# Debian's rustc and sources: builds a target's core once and puts it where rustc looks for it.
 sv_build_core() {
+    sv_target=$1
     sv_crate=$(mktemp -d)
     mkdir "$sv_crate/src"
     printf '%s\n' '[package]' 'name = "core-build"' 'edition = "2021"' '[profile.release]' \
@@ -193,14 +201,14 @@ sv_build_core() {
     echo '#![no_std]' >"$sv_crate/src/lib.rs"
     (cd "$sv_crate" && env -u RUSTUP_TOOLCHAIN PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 \
         CARGO_TARGET_DIR="$sv_crate/target" RUSTFLAGS='-C embed-bitcode=yes' cargo build --release \
-        --target $SV_TARGET -Zbuild-std=core,alloc,compiler_builtins \
+        --target "$sv_target" -Zbuild-std=core,alloc,compiler_builtins \
         -Zbuild-std-features=compiler-builtins-mem) || return 1
-    sv_lib=/usr/lib/rustlib/$SV_TARGET/lib
+    sv_lib=/usr/lib/rustlib/$sv_target/lib
     sv_bin=/usr/lib/rustlib/x86_64-unknown-linux-gnu/bin
     sv_root "installing core" mkdir -p "$sv_lib" "$sv_bin" &&
         sv_root "installing core" find "$sv_lib" -name '*.rlib' -delete &&
         sv_root "installing core" install -m 644 -t "$sv_lib" \
-            "$sv_crate/target/$SV_TARGET/release/deps/"lib{core,alloc,compiler_builtins}-*.rlib &&
+            "$sv_crate/target/$sv_target/release/deps/"lib{core,alloc,compiler_builtins}-*.rlib &&
         sv_root "installing a linker" ln -sf /usr/bin/lld "$sv_bin/rust-lld"
     sv_code=$?
     rm -rf "$sv_crate"
@@ -222,25 +230,28 @@ sv_toolchain() {
     command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     export PATH
     # What is there already comes first, so that nothing is fetched the second time.
-    sv_target_works && return
+    sv_targets_work && return
     sv_given=${RUSTUP_TOOLCHAIN:-}
-    sv_use_debian && sv_target_works && return
+    sv_use_debian && sv_targets_work && return
     if command -v rustup >/dev/null; then
         unset RUSTUP_TOOLCHAIN
         [ -z "$sv_given" ] || export RUSTUP_TOOLCHAIN="$sv_given"
-        sv_step "fetching the Rust toolchain by rustup" sv_by_rustup && sv_target_works && return
+        sv_step "fetching the Rust toolchain by rustup" sv_by_rustup && sv_targets_work && return
         unset RUSTUP_TOOLCHAIN
-        sv_target_works && return
+        sv_targets_work && return
     fi
     sv_list=$(sv_missing "$SV_RUST")
     # shellcheck disable=SC2086
     [ -z "$sv_list" ] || sv_install "Debian's Rust" $sv_list ||
         sv_die "no Rust toolchain to be had: $(sv_reason) (log: $SV_LOG)"
     sv_need_root "installing the bare-metal core library" "scripts/run"
-    sv_step "building the core library for $SV_TARGET" sv_build_core ||
-        sv_die "the core library did not build: $(sv_reason) (log: $SV_LOG)"
-    if ! sv_use_debian || ! sv_target_works; then
-        sv_die "no Rust toolchain here builds for $SV_TARGET (log: $SV_LOG)"
+    sv_use_debian || sv_die "Debian's Rust cannot be used (log: $SV_LOG)"
+    for sv_lacking in $(sv_missing_targets); do
+        sv_step "building the core library for $sv_lacking" sv_build_core "$sv_lacking" ||
+            sv_die "the core library did not build: $(sv_reason) (log: $SV_LOG)"
+    done
+    if ! sv_targets_work; then
+        sv_die "no Rust toolchain here builds for $(sv_missing_targets) (log: $SV_LOG)"
     fi
 }
 
