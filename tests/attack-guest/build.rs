@@ -15,6 +15,10 @@ fn main() {
     println!("cargo:rustc-link-arg-bins={script}");
 
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/modules");
+    let (own, mode) = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("x86") => (format!("{sources}/i386"), "-m32"),
+        _ => (format!("{sources}/x86_64"), "-m64"),
+    };
     println!("cargo:rerun-if-changed={sources}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // Beside the guest itself, below PROFILE/build/NAME/out, for the tool that approves both.
@@ -23,8 +27,9 @@ fn main() {
     for name in MODULES {
         let module = out.join(name).with_extension("ko");
         let mut assemble = Command::new("gcc");
-        assemble.args(["-c", "-x", "assembler", "-I", sources, "-o"]).arg(&module);
-        assemble.arg(format!("{sources}/{name}.s"));
+        assemble.args([mode, "-c", "-x", "assembler", "-I", &own, "-o"]).arg(&module);
+        let places = [&own, sources].map(|folder| format!("{folder}/{name}.s"));
+        assemble.args(places.into_iter().find(|place| fs::exists(place).is_ok_and(|is| is)));
         let status = assemble.status().expect("gcc, which scripts/setup.sh installs");
         assert!(status.success(), "gcc could not assemble the module {name}");
         fs::copy(&module, beside.join(name).with_extension("ko")).expect("the module's copy");

@@ -11,6 +11,8 @@ use crate::process::{root, step, target_directory};
 
 /// The bare-metal target.
 pub const TARGET: &str = "x86_64-unknown-none";
+/// That of the 32-bit attack guest, whose build sees to it that nothing of a system is used.
+pub const TARGET_32: &str = "i586-unknown-linux-gnu";
 /// Free space that building the guest's kernel takes, in MiB.
 const KERNEL_SPACE: u64 = 4096;
 
@@ -81,15 +83,15 @@ fn build(what: &str, arguments: &[&str]) -> Result<()> {
     step(&format!("building {what}"), &mut cargo(arguments), &log)
 }
 
-/// A package built for the bare metal.
-pub fn bare_metal(package: &str) -> Result<PathBuf> {
-    build(package, &["build", "--release", "--target", TARGET, "-p", package])?;
-    Ok(target_directory().join(TARGET).join("release").join(package))
+/// A package built for a bare-metal target.
+fn bare_metal(package: &str, target: &str) -> Result<PathBuf> {
+    build(package, &["build", "--release", "--target", target, "-p", package])?;
+    Ok(target_directory().join(target).join("release").join(package))
 }
 
 /// The hypervisor, an ELF file for multiboot2.
 pub fn hypervisor() -> Result<PathBuf> {
-    bare_metal("secvisor-hypervisor")
+    bare_metal("secvisor-hypervisor", TARGET)
 }
 
 /// The host tool.
@@ -206,9 +208,9 @@ pub fn approve(kernel: &Path, modules: Option<&Path>, audit: bool) -> Result<App
     Ok(Approved { vmlinux: made.join("vmlinux"), list: made.join("approvals.bin"), left_out })
 }
 
-/// The attack guest and its modules, which its build leaves beside it.
-pub fn attack_guest() -> Result<Approved> {
-    let guest = bare_metal("attack-guest")?;
+/// The attack guest for a target and its modules, which its build leaves beside it.
+pub fn attack_guest(target: &str) -> Result<Approved> {
+    let guest = bare_metal("attack-guest", target)?;
     approve(&guest, Some(&guest.with_file_name("attack-modules")), false)
 }
 

@@ -92,7 +92,7 @@ fn measure(directory: &Path, figures: &mut Figures) -> Result<()> {
 
 /// The freestanding guest's loops, under `-icount` so that the TSC counts instructions.
 fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
-    let (guest, secvisor) = (artifacts::attack_guest()?, artifacts::hypervisor()?);
+    let (guest, secvisor) = (artifacts::attack_guest(artifacts::TARGET)?, artifacts::hypervisor()?);
     let files = (guest.vmlinux, secvisor, guest.list);
     let setup = Setup::new(files.0, files.1, files.2, directory.to_path_buf());
     let run = |column: Column| {

@@ -17,7 +17,7 @@ use std::time::Instant;
 use clap::Args;
 use harness::Result;
 
-use crate::artifacts::{self, Approved, Arch, Guest};
+use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
 use crate::process::target_directory;
 
 /// Emulators that run at the same time.
@@ -87,6 +87,7 @@ pub struct Context {
     guest: Built<Guest>,
     guest_i386: Built<Guest>,
     attack_guest: Built<Approved>,
+    attack_guest_i386: Built<Approved>,
     hypervisor: Built<PathBuf>,
     /// Words of the command line, for the test runners that take such.
     names: Vec<String>,
@@ -113,9 +114,12 @@ impl Context {
         once(guest, || artifacts::guest(arch))
     }
 
-    /// The freestanding guest.
-    pub fn attack_guest(&self) -> Result<&Approved> {
-        once(&self.attack_guest, artifacts::attack_guest)
+    /// The freestanding guest of an architecture.
+    pub fn attack_guest(&self, arch: Arch) -> Result<&Approved> {
+        match arch {
+            Arch::X86_64 => once(&self.attack_guest, || artifacts::attack_guest(TARGET)),
+            Arch::I386 => once(&self.attack_guest_i386, || artifacts::attack_guest(TARGET_32)),
+        }
     }
 
     /// The hypervisor.

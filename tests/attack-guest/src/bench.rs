@@ -14,6 +14,7 @@ const INTERRUPTS: u64 = 1_000;
 /// Runs all loops. User mode's run with IF = 0, so nothing disturbs them.
 pub fn run() {
     user("empty", symbol!(b_empty), || ());
+    #[cfg(target_arch = "x86_64")]
     user("syscall", symbol!(b_syscall), || {
         cpu::wrmsr(cpu::LSTAR, symbol!(bench_syscall));
     });

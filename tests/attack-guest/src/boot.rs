@@ -19,7 +19,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the boot information, and COM1 where the command line says `ask`.
+    /// Reads the boot information.
     pub fn read(information: u64) -> Self {
         let mut options = Self { line: [0; LINE_BYTES], length: 0, hidden: HEAP, ask: false };
         if peek(symbol!(boot_magic)) == MULTIBOOT2 {
@@ -29,6 +29,12 @@ impl Options {
         }
         let ask = options.words().any(|word| word == "ask");
         options.ask = ask;
+        options
+    }
+
+    /// Takes what the judge sends over COM1 instead, where the command line says `ask`.
+    pub fn or_asked(self) -> Self {
+        let mut options = self;
         if options.ask {
             say!("guest: ask");
             options.length = 0;
@@ -89,7 +95,7 @@ impl Options {
         core::str::from_utf8(line).unwrap_or_default().split_ascii_whitespace()
     }
 
-    fn value(&self, key: &str) -> Option<&str> {
+    pub fn value(&self, key: &str) -> Option<&str> {
         self.words().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 

@@ -111,7 +111,7 @@ macro_rules! svm {
         [$({
             extern "C" fn $name(_: u64) {
                 // SAFETY: this is what is being tried.
-                unsafe { asm!($text, in("rax") HEAP, in("ecx") 0) }
+                unsafe { asm!($text, in("eax") HEAP as u32, in("ecx") 0) }
             }
             $name as extern "C" fn(u64)
         }),*]

@@ -80,12 +80,6 @@ pub fn idt_base() -> u64 {
     pointer[0] >> 16 | pointer[1] << 48
 }
 
-/// Null selectors in DS, ES, FS and GS.
-pub fn clear_data_segments() {
-    // SAFETY: see the module's comment.
-    unsafe { asm!("mov ds, {0:e}; mov es, {0:e}; mov fs, {0:e}; mov gs, {0:e}", in(reg) 0) }
-}
-
 pub fn outb(port: u16, value: u8) {
     // SAFETY: see the module's comment.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value) }

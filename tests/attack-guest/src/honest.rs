@@ -9,7 +9,9 @@ use crate::devices;
 use crate::memory::{self, PAGE};
 use crate::say;
 use crate::tables;
-use crate::trap::{self, DEBUG, END, Frame, NMI, PAGE_FAULT, SYSCALL, TIMER, symbol};
+use crate::trap::{
+    self, DEBUG, DOUBLE_FAULT, Frame, NMI, NO_DEVICE, PAGE_FAULT, SYSCALL, TIMER, symbol,
+};
 
 /// One program: its name, its start, and what is set up before.
 pub struct Program {
@@ -44,8 +46,8 @@ const WATCHED: u64 = if size_of::<usize>() == 8 { 9 } else { 13 };
 /// RFLAGS.RF.
 const RESUME: u64 = 1 << 16;
 
-/// Runs all programs.
-pub fn run(_options: &Options) {
+/// Runs all programs but those that the command line leaves out.
+pub fn run(options: &Options) {
     let programs = [
         program!("int-80", u_int80),
         program!("int-closed", u_int_closed),
@@ -80,7 +82,13 @@ pub fn run(_options: &Options) {
         program!("nmi", u_spin, prepare: devices::arm_nmi, interrupted: true),
     ];
     let own = arch::programs();
-    for program in programs.iter().chain(&own) {
+    for program in programs.iter().chain(&own).filter(|program| program.start != 0) {
+        if options
+            .value("without")
+            .is_some_and(|names| names.split(',').any(|it| it == program.name))
+        {
+            continue;
+        }
         tables::reset();
         (program.prepare)();
         play(program);
@@ -90,7 +98,7 @@ pub fn run(_options: &Options) {
 
 /// Runs one program to its end.
 fn play(program: &Program) {
-    let mut next = Frame { flags: program.flags, ..Frame::user(program.start) };
+    let mut next = Frame::with_flags(program.start, program.flags);
     if program.interrupted {
         let spin = Frame::patterned(program.start, symbol!(u_spin_end));
         next = Frame { flags: 0x202, ..spin };
@@ -98,17 +106,17 @@ fn play(program: &Program) {
     let mut by_sysret = false;
     for count in 1..200 {
         let frame = if by_sysret { trap::run_user_sysret(&next) } else { trap::run_user(&next) };
-        if count % program.every == 0 || frame.vector == END {
+        if count % program.every == 0 || frame.is_end() {
             print(program.name, count, &frame);
         }
-        if frame.vector == END {
+        if frame.is_end() {
             return;
         }
-        if frame.vector == arch::MAP_CALL && frame.ax == 1 {
+        if frame.vector == arch::SYSTEM_CALL && frame.ax == 1 {
             let user_frame = symbol!(user_frames) + (frame.si & 1) * PAGE;
             match frame.dx {
                 0 => memory::map(frame.di, 0, 0),
-                flags => memory::map(frame.di, user_frame, flags),
+                flags => memory::map(frame.di, user_frame, arch::mapping(flags)),
             };
         }
         next = frame;
@@ -118,6 +126,12 @@ fn play(program: &Program) {
         if !is_trap {
             next.ip = frame.resume();
             next.flags &= !RESUME;
+        }
+        if frame.vector == DOUBLE_FAULT {
+            tables::set_entry_stack(symbol!(trap_stack_top));
+        }
+        if frame.vector == NO_DEVICE {
+            cpu::clts();
         }
         if frame.vector == DEBUG {
             // Past the breakpoint that stopped here.
@@ -137,8 +151,13 @@ const RESUME_FLAG: u64 = 1 << 16;
 fn print(name: &str, count: usize, frame: &Frame) {
     let cr2 = if frame.vector == PAGE_FAULT { cpu::cr2() } else { 0 };
     let dr6 = if frame.vector == DEBUG { cpu::dr6() } else { 0 };
-    // INT n pushes RF as 0; QEMU leaves it where a fault set it until the block of code ends.
-    let flags = if frame.vector >= 32 { frame.flags & !RESUME_FLAG } else { frame.flags };
+    // INT n pushes RF as 0; QEMU leaves it where a fault set it until the block of code ends. What a
+    // double fault saves of it is nowhere said.
+    let flags = if frame.vector >= 32 || frame.vector == DOUBLE_FAULT {
+        frame.flags & !RESUME_FLAG
+    } else {
+        frame.flags
+    };
     say!(
         "honest: {name} {count} vector={:#x} error={:#x} ip={:#x} cs={:#x} flags={:#x} sp={:#x} \
          ss={:#x} cr2={cr2:#x} dr6={dr6:#x}",

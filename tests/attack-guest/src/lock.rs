@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::arch::REGISTERS;
+use crate::arch::{self, REGISTERS};
 use crate::cpu;
 use crate::memory::{HEAP, PAGE, copy, peek, poke, root};
 use crate::say;
@@ -87,9 +87,11 @@ pub fn writer(register: u64, gpr: u64) -> u64 {
 pub fn run() {
     tables::reset();
     engage();
+    // Page tables of two levels may need it.
+    let pse = !arch::cr4() & CR4_PSE;
     for (number, old, bits) in [
         (0, cpu::cr0(), [CR0_TS, CR0_MP, CR0_NE, CR0_AM, CR0_CD, CR0_CD | CR0_NW]),
-        (4, cpu::cr4(), [CR4_PGE, CR4_TSD, CR4_DE, CR4_PCE, CR4_PSE, CR4_PGE | CR4_DE]),
+        (4, cpu::cr4(), [CR4_PGE, CR4_TSD, CR4_DE, CR4_PCE, pse, CR4_PGE | CR4_DE]),
     ] {
         for bit in bits {
             toggle(number, old, bit);

@@ -4,8 +4,10 @@
 //! Linux kernel. Every attack really happens: without SecVisor it succeeds, and leaves its mark in
 //! a frame that the judge outside reads. The guest's own words are only the script of the play.
 //!
-//! `run=NAME[,NAME]|all|honest|checks|bench|attacks|lock` on the command line chooses; `ask` makes the
-//! guest take its options from COM1 instead, and pause around each attack until it gets a byte.
+//! `run=NAME[,NAME]|all|honest|checks|bench|attacks|lock` on the command line chooses, `without=NAME`
+//! leaves honest programs out; `ask` makes the guest take its options from COM1 instead, and pause
+//! around each attack until it gets a byte. `paging=pae|large|small` says which page tables the
+//! 32-bit build has. What the two builds do not share is in `x86_64` and `i386`.
 
 #![no_std]
 #![no_main]
@@ -35,11 +37,13 @@ use boot::Options;
 #[unsafe(no_mangle)]
 extern "C" fn main(information: u64) -> ! {
     console::start();
+    let options = Options::read(information);
+    arch::choose_paging(options.value("paging"));
     tables::reset();
     modules::start();
     let modules = modules::FRAMES..modules::FRAMES + modules::FRAME_COUNT * memory::PAGE;
     say!("guest: modules {:#x}-{:#x}", modules.start, modules.end);
-    let options = Options::read(information);
+    let options = options.or_asked();
     say!("guest: start secvisor={} e820-hidden={:#x}", cpu::under_secvisor(), options.hidden);
     if options.wants("honest") {
         honest::run(&options);

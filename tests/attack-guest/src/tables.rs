@@ -2,12 +2,12 @@
 //!
 //! `reset` writes all of it anew, which also undoes whatever an attack left behind.
 
-pub use crate::arch::gate;
 use crate::arch::{self, GATE_BYTES};
+pub use crate::arch::{gate, set_entry_stack};
 use crate::cpu;
 use crate::devices;
 use crate::lock;
-use crate::memory::{self, PAGE, clear, poke, poke32};
+use crate::memory::{self, PAGE, clear, poke};
 use crate::trap::{KERNEL_CS, symbol};
 
 /// Selectors beyond the kernel's and the user's, in the GDT.
@@ -50,13 +50,9 @@ fn set_idt() {
 
 /// Loads IDTR with the table at `base`.
 pub fn load_idt(base: u64) {
-    let pointer = [256 * GATE_BYTES - 1 | base << 16, base >> 48];
+    let limit = 256 * GATE_BYTES - 1;
+    let pointer = [limit | base << 16, base >> 48];
     cpu::lidt(pointer.as_ptr() as u64);
-}
-
-/// Points the stack that the TSS names for entries to CPL 0.
-pub fn set_entry_stack(stack: u64) {
-    poke32(symbol!(tss) + 4, stack as u32);
 }
 
 fn set_gdt() {
@@ -81,16 +77,16 @@ pub fn reset() {
     // Firmware may have left caches off.
     let off = 1 << 2 | 1 << 3 | lock::CR0_CD | lock::CR0_NW;
     cpu::write_cr0(cpu::cr0() & !off | cpu::CR0_WP | 1 << 1 | 1 << 5);
-    cpu::write_cr4(1 << 5 | 1 << 9 | 1 << 10 | lock::kept()); // PAE, OSFXSR, OSXMMEXCPT
     let features = cpu::EFER_SCE | cpu::EFER_NXE;
     cpu::wrmsr(cpu::EFER, cpu::rdmsr(cpu::EFER) & !cpu::EFER_SVME | features);
     memory::reset();
+    cpu::write_cr4(arch::cr4() | 1 << 9 | 1 << 10 | lock::kept()); // OSFXSR, OSXMMEXCPT
     set_gdt();
     set_idt();
     arch::set_system_call();
     cpu::write_dr7(0x400);
     cpu::write_dr6(0xFFFF_0FF0);
-    cpu::clear_data_segments();
+    arch::reset_segments();
     devices::reset();
     clear(symbol!(user_data), PAGE);
 }

@@ -21,6 +21,8 @@ pub(crate) use symbol;
 pub const DEBUG: u64 = 1;
 pub const NMI: u64 = 2;
 pub const UNDEFINED: u64 = 6;
+pub const NO_DEVICE: u64 = 7;
+pub const DOUBLE_FAULT: u64 = 8;
 pub const PAGE_FAULT: u64 = 14;
 /// Where the 8259 delivers IRQ 0.
 pub const TIMER: u64 = 0x20;

@@ -2,10 +2,11 @@
 
 mod modules;
 mod pinned;
+mod protected;
 
 use std::sync::LazyLock;
 
-use super::{Column, Outcome};
+use super::{Column, Guest, Outcome};
 
 /// How a row is run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,21 @@ impl Group {
             Self::Pinned => "pinned",
         }
     }
+}
+
+/// Where a row exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Needs {
+    /// Everywhere.
+    Nothing,
+    /// In the 64-bit guest.
+    LongMode,
+    /// In the 32-bit guests.
+    ProtectedMode,
+    /// In a 32-bit guest with three levels of page tables.
+    PagePointers,
+    /// Where entries of page tables have 64 bits: more of an address, and NX.
+    WideEntries,
 }
 
 /// Which records an attack that is stopped leaves.
@@ -82,6 +98,8 @@ pub struct Row {
     pub name: &'static str,
     /// How it is run.
     pub group: Group,
+    /// Where it exists.
+    pub needs: Needs,
     /// What SecVisor must say of it.
     pub trace: Trace,
     /// Where its effect shows.
@@ -101,6 +119,7 @@ impl Row {
         Self {
             name,
             group: Group::Ordinary,
+            needs: Needs::Nothing,
             trace,
             effect: Effect::Memory,
             passes_npf: false,
@@ -124,6 +143,21 @@ impl Row {
 
     const fn alone(name: &'static str, trace: Trace, effect: Effect) -> Self {
         Self { group: Group::Alone, effect, ..Self::new(name, trace) }
+    }
+
+    const fn only(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Whether it exists in a guest.
+    pub fn exists_in(&self, guest: Guest) -> bool {
+        match self.needs {
+            Needs::Nothing => true,
+            Needs::LongMode => guest == Guest::Long,
+            Needs::ProtectedMode => guest != Guest::Long,
+            Needs::PagePointers => guest == Guest::Pae,
+            Needs::WideEntries => matches!(guest, Guest::Long | Guest::Pae),
+        }
     }
 
     /// What must become of it.
@@ -151,8 +185,8 @@ const ROWS: &[Row] = &[
     Row::new("exec-stack", KERNEL_FETCH),
     Row::new("exec-low-memory", KERNEL_FETCH),
     Row::new("exec-device", KERNEL_FETCH),
-    Row::new("exec-nx-cleared", KERNEL_FETCH),
-    Row::new("exec-nxe-off", KERNEL_FETCH),
+    Row::new("exec-nx-cleared", KERNEL_FETCH).only(Needs::WideEntries),
+    Row::new("exec-nxe-off", KERNEL_FETCH).only(Needs::WideEntries),
     Row::new("exec-large-page", KERNEL_FETCH),
     Row::new("exec-after-text", KERNEL_FETCH),
     Row::new("exec-repointed-text", KERNEL_FETCH),
@@ -184,10 +218,10 @@ const ROWS: &[Row] = &[
     Row::entry("idt-nmi"),
     Row::entry("idt-cpl1"),
     Row::entry("idt-cpl2"),
-    Row::entry("lstar"),
-    Row::entry("cstar"),
+    Row::entry("lstar").only(Needs::LongMode),
+    Row::entry("cstar").only(Needs::LongMode),
     Row::entry("idt-handler-repointed"),
-    Row::entry("lstar-repointed"),
+    Row::entry("lstar-repointed").only(Needs::LongMode),
     Row::entry("idt-page-repointed"),
     Row::entry("idtr-moved"),
     Row::entry("gdt-call-gate"),
@@ -230,7 +264,7 @@ const ROWS: &[Row] = &[
     Row::new("pci-text-ports", Trace::Number("port")),
     Row::new("pci-text-memory", WRITE),
     Row::new("hpet-text", WRITE),
-    Row::new("hpet-text-quads", WRITE),
+    Row::new("hpet-text-quads", WRITE).only(Needs::LongMode),
     Row::new("firmware-dma-text", Trace::Nothing),
     Row::processors("init-broadcast"),
     Row::processors("init-directed"),
@@ -248,11 +282,17 @@ const ROWS: &[Row] = &[
     Row { may_die: true, ..Row::alone("hidden-cr3", WALK, Effect::Memory) },
 ];
 
-static ALL: LazyLock<Vec<Row>> = LazyLock::new(|| [ROWS, modules::ROWS, pinned::ROWS].concat());
+static ALL: LazyLock<Vec<Row>> =
+    LazyLock::new(|| [ROWS, protected::ROWS, modules::ROWS, pinned::ROWS].concat());
 
 /// Every row.
 pub fn rows() -> &'static [Row] {
     &ALL
+}
+
+/// Every row of a guest.
+pub fn rows_of(guest: Guest) -> impl Iterator<Item = &'static Row> {
+    rows().iter().filter(move |row| row.exists_in(guest))
 }
 
 /// The answer that a check must have.
@@ -301,9 +341,12 @@ mod tests {
     fn no_name_is_part_of_a_run_group_or_twice() {
         let words = ["all", "attacks", "honest", "checks", "bench", "lock"];
         let groups = ["modules", "smp", "fatal", "pinned"];
-        for (index, row) in rows().iter().enumerate() {
-            assert!(!words.contains(&row.name) && !groups.contains(&row.name));
-            assert!(rows()[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+        for guest in Guest::ALL {
+            let names: Vec<_> = rows_of(guest).map(|row| row.name).collect();
+            for (index, name) in names.iter().enumerate() {
+                assert!(!words.contains(name) && !groups.contains(name));
+                assert!(!names[..index].contains(name), "{name}");
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! The freestanding guest: its attacks, its honest programs, its questions, on two emulators.
 
-use harness::attack::{self, Column, Group, Row, Setup, rows};
+use harness::attack::{self, Column, Group, Guest, Row, Setup, rows_of};
 use harness::{Result, bochs};
 
 use super::{Context, Outcome, Test};
+use crate::artifacts::Arch;
 
 /// The QEMU version that the tests were made with.
 const REFERENCE: u32 = 10;
@@ -12,53 +13,106 @@ const REFERENCE: u32 = 10;
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for column in Column::ALL {
-        let name = column.name();
         for group in Group::ALL {
             // What becomes of modules does not depend on the guard.
-            if group == Group::Modules && column == Column::Npf {
-                continue;
+            if group != Group::Modules || column != Column::Npf {
+                tests.push(watched(Guest::Long, group, column));
             }
-            let name = format!("attack/{}-{name}", group.name());
-            let test = name.clone();
-            tests.push(Test::with_outcome(test, move |context| {
-                let rows: Vec<_> = rows().iter().filter(|row| row.group == group).collect();
-                judged(context, &name, column, &rows)
-            }));
         }
-        let test = format!("attack/checks-{name}");
-        tests.push(Test::with_outcome(test.clone(), move |context| {
-            if let Some(why) = old_emulator()? {
-                return Ok(Outcome::Skipped(why));
-            }
-            match attack::checks(&setup(context, &test)?, column)?.as_slice() {
-                [] => Ok(Outcome::Passed),
-                wrong => Err(wrong.join("; ").into()),
-            }
-        }));
-        if column != Column::Plain {
-            let test = format!("attack/honest-{name}");
-            tests.push(Test::with_outcome(test.clone(), move |context| {
-                if let Some(why) = old_emulator()? {
-                    return Ok(Outcome::Skipped(why));
-                }
-                let setup = setup(context, &test)?;
-                // Without intercepted exceptions the #GP that SVM's instructions raise in user mode
-                // stays one, where a processor without SVM raises #UD.
-                let left_out: &[&str] = if column == Column::Npf { &["svm"] } else { &[] };
-                let seen = |column| attack::honest(&setup, column, left_out);
-                same(&seen(Column::Plain)?, &seen(column)?)?;
-                Ok(Outcome::Passed)
-            }));
-        }
+        tests.push(checked(Guest::Long, column));
     }
+    tests.push(honest(Guest::Long, Column::Npf));
+    tests.push(honest(Guest::Long, Column::Events));
+    protected_mode(&mut tests);
     for (column, budget) in ROUND_TRIPS {
         let test = format!("bench/round-trip-{}", column.name());
         tests.push(Test::new(test.clone(), move |context| {
-            round_trip(&setup(context, &test)?, column, budget)
+            round_trip(&setup(context, &test, Guest::Long)?, column, budget)
         }));
     }
-    tests.push(Test::with_outcome("bochs/honest", |context| {
-        on_bochs(context, "bochs/honest", |setup| {
+    for guest in [Guest::Long, Guest::Pae] {
+        on_second_emulator(&mut tests, guest);
+    }
+    tests
+}
+
+/// The 32-bit guests. Everything is watched in one format of page tables, with the default guard; all
+/// else runs unwatched, which takes seconds.
+fn protected_mode(tests: &mut Vec<Test>) {
+    for group in Group::ALL {
+        tests.push(watched(Guest::Pae, group, Column::Events));
+    }
+    tests.push(watched(Guest::Pae, Group::Alone, Column::Plain));
+    for guest in [Guest::Pae, Guest::Large, Guest::Small] {
+        for column in Column::ALL {
+            tests.push(unwatched(guest, column));
+        }
+        tests.push(checked(guest, Column::Events));
+        tests.push(honest(guest, Column::Events));
+    }
+    tests.push(checked(Guest::Pae, Column::Plain));
+    tests.push(honest(Guest::Pae, Column::Npf));
+}
+
+/// A group of rows in a column, each judged from outside.
+fn watched(guest: Guest, group: Group, column: Column) -> Test {
+    let name = format!("attack/{}{}-{}", guest.prefix(), group.name(), column.name());
+    Test::with_outcome(name.clone(), move |context| {
+        let rows: Vec<_> = rows_of(guest).filter(|row| row.group == group).collect();
+        judged(&setup(context, &name, guest)?, column, &rows)
+    })
+}
+
+/// All rows that can be run without a look from outside.
+fn unwatched(guest: Guest, column: Column) -> Test {
+    let name = format!("attack/{}unwatched-{}", guest.prefix(), column.name());
+    Test::with_outcome(name.clone(), move |context| {
+        counted(attack::unwatched(&setup(context, &name, guest)?, column)?)
+    })
+}
+
+fn counted((wrong, tried): (Vec<String>, Vec<String>)) -> Result<Outcome> {
+    if tried.is_empty() {
+        return Err("no attack was tried".into());
+    }
+    Ok(Outcome::Counted(u32::try_from(tried.len().saturating_sub(wrong.len()))?, wrong))
+}
+
+/// The questions with one right answer.
+fn checked(guest: Guest, column: Column) -> Test {
+    let name = format!("attack/{}checks-{}", guest.prefix(), column.name());
+    Test::with_outcome(name.clone(), move |context| {
+        if let Some(why) = old_emulator()? {
+            return Ok(Outcome::Skipped(why));
+        }
+        match attack::checks(&setup(context, &name, guest)?, column)?.as_slice() {
+            [] => Ok(Outcome::Passed),
+            wrong => Err(wrong.join("; ").into()),
+        }
+    })
+}
+
+/// What honest programs see, with and without SecVisor.
+fn honest(guest: Guest, column: Column) -> Test {
+    let name = format!("attack/{}honest-{}", guest.prefix(), column.name());
+    Test::with_outcome(name.clone(), move |context| {
+        if let Some(why) = old_emulator()? {
+            return Ok(Outcome::Skipped(why));
+        }
+        let setup = setup(context, &name, guest)?;
+        // Without intercepted exceptions the #GP that SVM's instructions raise in user mode stays
+        // one, where a processor without SVM raises #UD.
+        let left_out: &[&str] = if column == Column::Npf { &["svm"] } else { &[] };
+        let seen = |column| attack::honest(&setup, column, left_out);
+        same(&seen(Column::Plain)?, &seen(column)?)?;
+        Ok(Outcome::Passed)
+    })
+}
+
+fn on_second_emulator(tests: &mut Vec<Test>, guest: Guest) {
+    let name = format!("bochs/{}honest", guest.prefix());
+    tests.push(Test::with_outcome(name.clone(), move |context| {
+        on_bochs(context, &name, guest, |setup| {
             // Bochs forgets RF in #VMEXIT, so a code breakpoint there hits for ever; it tells DR6's
             // causes only at delivery, so a watchpoint looks like a step; and it traps behind a
             // stepped SYSCALL even where SFMASK clears TF, which QEMU does not.
@@ -69,17 +123,12 @@ pub fn tests() -> Vec<Test> {
             Ok(Outcome::Passed)
         })
     }));
-    tests.push(Test::with_outcome("bochs/attacks", |context| {
-        on_bochs(context, "bochs/attacks", |setup| {
-            let (through, tried) = attack::attacks_on_bochs(setup, Column::Events)?;
-            let stopped = tried.len().saturating_sub(through.len());
-            if tried.is_empty() {
-                return Err("no attack was tried".into());
-            }
-            Ok(Outcome::Counted(u32::try_from(stopped)?, through))
+    let name = format!("bochs/{}attacks", guest.prefix());
+    tests.push(Test::with_outcome(name.clone(), move |context| {
+        on_bochs(context, &name, guest, |setup| {
+            counted(attack::attacks_on_bochs(setup, Column::Events)?)
         })
     }));
-    tests
 }
 
 /// Instructions that a system call may take there and back, user code included.
@@ -105,10 +154,12 @@ fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
     Ok(())
 }
 
-fn setup(context: &Context, name: &str) -> Result<Setup> {
-    let guest = context.attack_guest()?.clone();
+fn setup(context: &Context, name: &str, kind: Guest) -> Result<Setup> {
+    let arch = if kind == Guest::Long { Arch::X86_64 } else { Arch::I386 };
+    let guest = context.attack_guest(arch)?.clone();
     let secvisor = context.hypervisor()?.clone();
-    Ok(Setup::new(guest.vmlinux, secvisor, guest.list, context.directory(name)?))
+    let setup = Setup::new(guest.vmlinux, secvisor, guest.list, context.directory(name)?);
+    Ok(Setup { kind, ..setup })
 }
 
 /// Why a test that needs every intercept cannot be run, if it cannot.
@@ -126,8 +177,8 @@ fn same(one: &[String], other: &[String]) -> Result<()> {
 }
 
 /// Each row counts as a test of its own.
-fn judged(context: &Context, name: &str, column: Column, rows: &[&'static Row]) -> Result<Outcome> {
-    let verdicts = attack::judge(&setup(context, name)?, column, rows)?;
+fn judged(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Outcome> {
+    let verdicts = attack::judge(setup, column, rows)?;
     let (held, wrong): (Vec<_>, Vec<_>) =
         verdicts.iter().partition(|verdict| verdict.as_expected());
     let told = wrong.iter().map(|verdict| {
@@ -145,12 +196,13 @@ fn judged(context: &Context, name: &str, column: Column, rows: &[&'static Row]) 
 fn on_bochs(
     context: &Context,
     name: &str,
+    guest: Guest,
     body: impl FnOnce(&Setup) -> Result<Outcome>,
 ) -> Result<Outcome> {
     if !bochs::available() {
         return Ok(Outcome::Skipped("Bochs is not installed".into()));
     }
-    let mut setup = setup(context, name)?;
+    let mut setup = setup(context, name, guest)?;
     let copy = setup.directory.join("secvisor.elf");
     bochs::without_framebuffer(&setup.secvisor, &copy)?;
     setup.secvisor = copy;

@@ -7,7 +7,7 @@ use std::process::Command;
 use harness::Result;
 
 use super::{Outcome, Test};
-use crate::artifacts::{TARGET, cargo};
+use crate::artifacts::{TARGET, TARGET_32, cargo};
 use crate::lines;
 use crate::process::{step, target_directory};
 
@@ -28,7 +28,10 @@ pub fn tests() -> Vec<Test> {
             let mut arguments = vec!["clippy", "--target", TARGET];
             BARE_METAL.iter().for_each(|package| arguments.extend(["-p", package]));
             arguments.extend(["--", "-D", "warnings"]);
-            checked("clippy-bare-metal", &arguments)
+            checked("clippy-bare-metal", &arguments)?;
+            let guest =
+                ["clippy", "--target", TARGET_32, "-p", "attack-guest", "--", "-D", "warnings"];
+            checked("clippy-32-bit", &guest)
         }),
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
         Test::new("host/lines", |_| lines::check()),

@@ -116,7 +116,7 @@ fn ask() {
 extern "C" fn ask_and_run(entry: u64) {
     ask();
     // SAFETY: what is there is the experiment.
-    let entry: extern "C" fn(u64) = unsafe { core::mem::transmute(entry) };
+    let entry: extern "C" fn(u64) = unsafe { core::mem::transmute(entry as usize) };
     entry(symbol!(witness));
 }
 

@@ -22,7 +22,7 @@ macro_rules! gate_row {
 }
 
 pub fn aimed_gate(vector: u64, selector: u64, start: u64) -> Plan {
-    let kind = if vector == 0x82 || vector == 3 { OPEN } else { CLOSED };
+    let kind = if matches!(vector, 0x82 | 3 | 4) { OPEN } else { CLOSED };
     tables::gate(idt_gate(vector), user_payload(), selector, kind);
     Plan::user(user_payload(), start)
 }
@@ -89,17 +89,6 @@ pub const ROWS: &[Attack] = &[
             Plan::user(user_payload(), symbol!(u_do_syscall32))
         },
     },
-    #[cfg(target_arch = "x86_64")]
-    Attack {
-        name: "lstar-repointed",
-        plan: |_| {
-            let gate = symbol!(victim_gate);
-            open_page_table(gate);
-            cpu::wrmsr(cpu::LSTAR, gate);
-            let entry = memory::image_entry(gate);
-            user_stores(symbol!(u_store_syscall), entry, symbol!(user_payload) | URW)
-        },
-    },
     Attack {
         name: "idt-handler-repointed",
         // The gate is honest; user mode itself re-points the handler's page.
@@ -109,6 +98,17 @@ pub const ROWS: &[Attack] = &[
             tables::gate(idt_gate(0x82), gate, KERNEL_CS, OPEN);
             let entry = memory::image_entry(gate);
             user_stores(symbol!(u_store_int82), entry, symbol!(user_payload) | URW)
+        },
+    },
+    #[cfg(target_arch = "x86_64")]
+    Attack {
+        name: "lstar-repointed",
+        plan: |_| {
+            let gate = symbol!(victim_gate);
+            open_page_table(gate);
+            cpu::wrmsr(cpu::LSTAR, gate);
+            let entry = memory::image_entry(gate);
+            user_stores(symbol!(u_store_syscall), entry, symbol!(user_payload) | URW)
         },
     },
     Attack {

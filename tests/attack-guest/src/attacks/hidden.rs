@@ -10,7 +10,7 @@ use crate::tables;
 use crate::trap::{Frame, symbol};
 
 /// The address, which the control's preparation fills if it is an ordinary frame.
-fn hidden(options: &Options, prepare: impl Fn(u64)) -> u64 {
+pub fn hidden(options: &Options, prepare: impl Fn(u64)) -> u64 {
     if !under_secvisor() {
         prepare(options.hidden);
     }

@@ -3,10 +3,15 @@
 //! The witness holds all of them, before and after: a success is any difference.
 
 use super::{Act, Attack, Plan};
+use crate::arch::REGISTERS;
 use crate::boot::Options;
 use crate::cpu;
-use crate::lock::{self, CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_UMIP};
-use crate::memory::{self, HEAP, PAGE, copy, poke};
+use crate::lock::{self, CR0_PE, CR0_PG, CR4_LA57, CR4_SMAP, CR4_UMIP};
+#[cfg(target_arch = "x86_64")]
+use crate::lock::{CR4_PAE, CR4_PSE};
+use crate::memory::{HEAP, PAGE, copy};
+#[cfg(target_arch = "x86_64")]
+use crate::memory::{poke, root};
 use crate::tables;
 use crate::trap::symbol;
 
@@ -64,7 +69,7 @@ extern "C" fn lmsw(value: u64) {
 /// The rows.
 pub const ROWS: &[Attack] = &[
     row!("lock-cr0-wp", |_| control_register(0, 0, cpu::CR0_WP)),
-    row!("lock-cr0-wp-r12", |_| control_register(0, 12, cpu::CR0_WP)),
+    row!("lock-cr0-wp-last", |_| control_register(0, REGISTERS - 1, cpu::CR0_WP)),
     row!("lock-cr0-pg", |_| {
         let value = cpu::cr0() & !CR0_PG;
         pinned(value, symbol!(cr0_in_between), value)
@@ -78,9 +83,10 @@ pub const ROWS: &[Attack] = &[
     row!("lock-cr4-smap", |_| control_register(4, 4, CR4_SMAP)),
     row!("lock-cr4-umip", |_| control_register(4, 15, CR4_UMIP)),
     row!("lock-cr4-la57", |_| control_register(4, 2, CR4_LA57)),
+    #[cfg(target_arch = "x86_64")]
     row!("lock-cr4-pae", |_| {
         // The root is a page directory then: one large page for all that this takes.
-        poke(memory::root() + 2 * 8, 0x100_0083);
+        poke(root() + 2 * 8, 0x100_0083);
         let value = cpu::cr4() & !CR4_PAE | CR4_PSE;
         pinned(value, symbol!(cr4_in_between), value)
     }),

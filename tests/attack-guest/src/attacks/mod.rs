@@ -14,10 +14,13 @@ mod hidden;
 mod lock;
 mod modules;
 mod processors;
+#[cfg(target_arch = "x86")]
+mod protected;
 mod release;
 mod routing;
 mod write;
 
+use crate::arch::SYSTEM_CALL;
 use crate::boot::Options;
 use crate::console;
 use crate::devices;
@@ -25,7 +28,7 @@ use crate::memory::{self, CANARY, HEAP, PAGE, RW, copy, peek, peek8, poke};
 use crate::modules::object::Site;
 use crate::say;
 use crate::tables;
-use crate::trap::{self, END, Frame, SYSCALL, TIMER, symbol};
+use crate::trap::{self, END, Frame, TIMER, symbol};
 
 /// One row.
 pub struct Attack {
@@ -86,15 +89,25 @@ impl Plan {
 }
 
 /// All rows of an ordinary run.
-const ATTACKS: [&[Attack]; 6] =
-    [execute::ROWS, write::ROWS, entry::ROWS, hidden::ROWS, hardware::ROWS, routing::ROWS];
+const ATTACKS: &[&[Attack]] = &[
+    execute::ROWS,
+    write::ROWS,
+    entry::ROWS,
+    hidden::ROWS,
+    hardware::ROWS,
+    routing::ROWS,
+    #[cfg(target_arch = "x86")]
+    protected::ROWS,
+];
 /// Rows by group or name only: of modules, which the other rows need not wait for; such as want a
 /// second processor; such as may end the machine; and last what can be done only once.
-const SPECIAL: [(&str, &[Attack]); 5] = [
+const SPECIAL: &[(&str, &[Attack])] = &[
     ("modules", modules::ROWS),
     ("modules", release::ROWS),
     ("smp", processors::ROWS),
     ("fatal", fatal::ROWS),
+    #[cfg(target_arch = "x86")]
+    ("fatal", protected::FATAL),
     ("pinned", lock::ROWS),
 ];
 
@@ -103,15 +116,15 @@ pub fn run(options: &Options) {
     // What the text page held at first, to mend it from after an attack that succeeded.
     copy(symbol!(victim), GOLDEN, PAGE);
     for rows in ATTACKS {
-        for row in rows {
+        for row in *rows {
             if options.wants("attacks") || options.chosen().any(|name| name == row.name) {
                 stage(row, options);
             }
         }
     }
     for (group, rows) in SPECIAL {
-        for row in rows {
-            if options.chosen().any(|name| name == row.name || name == group) {
+        for row in *rows {
+            if options.chosen().any(|name| name == row.name || name == *group) {
                 stage(row, options);
             }
         }
@@ -217,7 +230,7 @@ fn survive(name: &str, rounds: u64) {
     let mut calls = 0;
     for _ in 0..rounds {
         frame = trap::run_user(&frame);
-        calls += u64::from(frame.vector == SYSCALL);
+        calls += u64::from(frame.vector == SYSTEM_CALL);
     }
     let mut ticks = 0;
     for _ in 0..3 {

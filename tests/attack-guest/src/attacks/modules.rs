@@ -2,12 +2,14 @@
 
 use super::Attack;
 use super::case::{Case, approved};
+use super::hidden::hidden;
 use crate::arch::object::{ABSOLUTE_32, AT_BORDER, CALL, FROM_INIT, RELATIVE, TO_INIT, TO_OTHER};
 #[cfg(target_arch = "x86_64")]
 use crate::arch::object::{ABSOLUTE_64, SIGNED_32};
+use crate::arch::write_entry;
 use crate::boot::Options;
 use crate::cpu;
-use crate::memory::{self, HEAP, PAGE, RW, WINDOW, poke};
+use crate::memory::{self, HEAP, PAGE, RW, WINDOW, clear};
 use crate::modules::{self, ALPHA, BETA, CORE, END, GAMMA, INIT, Module, NOWHERE};
 use crate::trap::symbol;
 
@@ -54,11 +56,11 @@ macro_rules! page_row {
 /// The rows.
 pub const ROWS: &[Attack] = &[
     // One bit, in every section.
-    core_row!("module-flip-text", |case, _| case.flip("alpha_entry", 2)),
+    core_row!("module-flip-text", |case, _| case.flip("alpha_entry", 9)),
     core_row!("module-flip-text-page", |case, _| case.flip("alpha_far", 0x100)),
     core_row!("module-flip-unlikely", |case, _| case.flip("alpha_cold", 3)),
     core_row!("module-flip-exit", |case, _| case.flip("alpha_exit", 3)),
-    init_row!("module-flip-init", |case| case.flip("alpha_init", 2)),
+    init_row!("module-flip-init", |case| case.flip("alpha_init", 9)),
     init_row!("module-flip-init-more", |case| case.flip("alpha_more", 0)),
     // One relocation of every type, and between every two kinds of places.
     #[cfg(target_arch = "x86_64")]
@@ -154,7 +156,7 @@ pub const ROWS: &[Attack] = &[
     core_row!("module-length-wrap", |case, _| case.unit.core[0] = !0xFFF),
     // What lies behind its second page.
     page_row!("module-page-text", |_, _| symbol!(victim)),
-    page_row!("module-page-hidden", |_, options| options.hidden),
+    page_row!("module-page-hidden", |_, options| hidden(options, |page| clear(page, PAGE))),
     page_row!("module-page-local-apic", |_, _| crate::devices::LAPIC),
     page_row!("module-page-device", |_, _| 0xB_8000),
     page_row!("module-page-beyond", |_, _| 1 << 40),
@@ -165,7 +167,7 @@ pub const ROWS: &[Attack] = &[
     core_row!("module-page-zero", |case, _| {
         // Frame 0 itself, not an entry that is 0.
         let page = case.module.place.core + PAGE;
-        poke(modules::entry(page), RW);
+        write_entry(modules::entry(page), RW);
         cpu::invlpg(page);
     }),
     core_row!("module-page-approved", |case, _| {

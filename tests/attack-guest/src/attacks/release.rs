@@ -154,6 +154,7 @@ pub const ROWS: &[Attack] = &[
             Plan::call(frame, symbol!(write_marker), memory::map_large(frame)).at_target()
         },
     },
+    #[cfg(target_arch = "x86_64")]
     Attack {
         name: "module-write-huge",
         plan: |_| {

@@ -25,7 +25,7 @@ fn lay_over_text(set: fn(u64)) {
     copy(symbol!(write_marker), RCBA_HOME + (victim - block), 16);
     set(block | 1);
     // SAFETY: the code there writes to its argument; what else happens is the experiment.
-    unsafe { core::mem::transmute::<u64, extern "C" fn(u64)>(victim)(symbol!(witness)) };
+    unsafe { core::mem::transmute::<usize, extern "C" fn(u64)>(victim as usize)(symbol!(witness)) };
     set(RCBA_HOME | 1);
 }
 

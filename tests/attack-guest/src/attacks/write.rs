@@ -56,7 +56,8 @@ pub const ROWS: &[Attack] = &[
             memory::map(0, symbol!(text_start) - PAGE, RW);
             let alias = memory::map(1, symbol!(text_start), RW);
             let text = symbol!(text_start);
-            Plan::call(text, symbol!(write_marker), alias - 4).at_target()
+            Plan::call(text, symbol!(write_marker), alias - size_of::<usize>() as u64 / 2)
+                .at_target()
         },
     },
     Attack { name: "push-text", plan: |_| through_alias(symbol!(push_on_stack), STACK, BELOW) },

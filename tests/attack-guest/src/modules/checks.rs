@@ -1,12 +1,13 @@
 //! Modules that must load: by pages of every size, one with another, again and elsewhere.
 
 use super::{ALPHA, BETA, GAMMA, Module, Place, huge_pages, release, reset};
+use crate::arch::object::ALPHA_RESULT;
 use crate::memory::{PAGE, peek, poke};
 use crate::trap::{self, symbol};
 
 /// What the modules' functions leave, each digit by a relocation of its own.
 const RESULTS: [(&str, u64); 5] = [
-    ("alpha_entry", 0x1_176A_4321),
+    ("alpha_entry", ALPHA_RESULT),
     ("alpha_init", 0x60_000B),
     ("beta_entry", 0x60_00B1),
     ("gamma_entry", 0xC),

@@ -3,13 +3,14 @@
 pub mod checks;
 pub mod object;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use object::Object;
 
+pub use crate::arch::huge_pages;
 use crate::arch::{self, entry_bytes, large_bytes, read_entry, write_entry};
 pub use crate::arch::{MODULES_END as END, MODULES_START as START};
-use crate::arch::{MODULES_HUGE as HUGE_PAGE, MODULES_LARGE as LARGE_PAGE};
+use crate::arch::{MODULES_HUGE as HUGE_PAGE, modules_large};
 use crate::cpu;
 use crate::memory::{HEAP, PAGE, RW, clear, copy, root};
 use crate::trap::symbol;
@@ -66,7 +67,7 @@ impl Place {
 
     /// In its 2 MiB page, not at its beginning.
     pub fn large() -> Self {
-        Self { core: LARGE_PAGE + 0x5000, init: LARGE_PAGE + 0x1_0000 }
+        Self { core: modules_large() + 0x5000, init: modules_large() + 0x1_0000 }
     }
 
     /// In its 1 GiB page.
@@ -81,12 +82,12 @@ impl Place {
 }
 
 /// Frames handed out since the last reset.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A free frame, nowhere near the last one.
 pub fn frame() -> u64 {
     let index = TAKEN.fetch_add(1, Ordering::Relaxed);
-    FRAMES + index * 37 % FRAME_COUNT * PAGE
+    FRAMES + index as u64 * 37 % FRAME_COUNT * PAGE
 }
 
 /// Whether any was, since.
@@ -110,12 +111,8 @@ pub fn physical(address: u64) -> u64 {
     read_entry(entry(address)) & 0xF_FFFF_FFFF_F000 | address & 0xFFF
 }
 
-/// Whether the processor has 1 GiB pages.
-pub fn huge_pages() -> bool {
-    cpu::cpuid(0x8000_0001).edx >> 26 & 1 != 0
-}
-
 /// Another address of a frame below 1 GiB: in the 1 GiB page, where there is one.
+#[cfg(target_arch = "x86_64")]
 pub fn huge_alias(frame: u64) -> u64 {
     if huge_pages() { HUGE_PAGE + frame } else { frame }
 }

@@ -1,5 +1,7 @@
 //! Descriptors of long mode: gates and system segments of 16 bytes, stacks by number.
 
+use core::arch::asm;
+
 use crate::cpu;
 use crate::memory::{clear, poke, poke8, poke32};
 use crate::tables::{LDT, TSS, idt_gate};
@@ -42,7 +44,7 @@ pub fn special_gates() {
     }
 }
 
-/// TSS and LDT, and the registers that name them.
+/// TSS and LDT.
 pub fn set_system_segments() {
     let (gdt, tss, ldt) = (symbol!(gdt), symbol!(tss), symbol!(ldt));
     clear(tss, 256);
@@ -59,6 +61,17 @@ pub fn set_system_segments() {
     poke32(tss + 100, 104 << 16);
     system_descriptor(gdt, TSS, tss, 103, 0x89);
     system_descriptor(gdt, LDT, ldt, 255, 0x82);
+}
+
+/// Null selectors in DS, ES, FS and GS.
+pub fn reset_segments() {
+    // SAFETY: see `cpu`.
+    unsafe { asm!("mov ds, {0:e}; mov es, {0:e}; mov fs, {0:e}; mov gs, {0:e}", in(reg) 0) }
+}
+
+/// Points the stack that the TSS names for entries to CPL 0.
+pub fn set_entry_stack(stack: u64) {
+    poke(symbol!(tss) + 4, stack);
 }
 
 /// The registers of SYSCALL.

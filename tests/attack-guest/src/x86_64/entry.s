@@ -43,12 +43,12 @@ start32:
     lgdt [gdt_pointer]
     # A far jump to 64-bit code, spelled out.
     .byte 0xea
-    .long start64
+    .long start
     .short KCS
 
 .code64
-.globl start64
-start64:                            # RSI = boot_params, or the multiboot2 information
+.globl start
+start:                            # RSI = boot_params, or the multiboot2 information
     cli
     cld
     mov rax, offset pml4

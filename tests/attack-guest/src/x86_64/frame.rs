@@ -1,7 +1,7 @@
 //! Registers at a trap.
 
 use crate::say;
-use crate::trap::symbol;
+use crate::trap::{END, symbol};
 
 const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2B;
@@ -44,6 +44,11 @@ impl Frame {
         Self { ip, sp, cs: USER_CS, ss: USER_SS, flags: 2, ..Self::default() }
     }
 
+    /// The same with these flags.
+    pub fn with_flags(ip: u64, flags: u64) -> Self {
+        Self { flags, ..Self::user(ip) }
+    }
+
     /// What the stubs left.
     pub fn of(pushed: &Pushed) -> Self {
         *pushed
@@ -57,6 +62,11 @@ impl Frame {
     /// Where a program wants to go on after a fault.
     pub fn resume(&self) -> u64 {
         self.r15
+    }
+
+    /// Whether a program is at its end.
+    pub fn is_end(&self) -> bool {
+        self.vector == END
     }
 
     /// The register that the benchmark counts down.

@@ -7,14 +7,16 @@ mod paging;
 mod programs;
 
 pub use descriptors::{
-    GATE_BYTES, SEGMENTS, gate, set_system_call, set_system_segments, special_gates,
+    GATE_BYTES, SEGMENTS, gate, reset_segments, set_entry_stack, set_system_call,
+    set_system_segments, special_gates,
 };
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
-    MODULES_END, MODULES_HUGE, MODULES_LARGE, MODULES_START, WINDOW, entry_bytes, large_bytes,
-    map_modules, module_tables, own_tables, read_entry, root, set_large_slot, start_paging,
-    write_entry,
+    MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, choose_paging, cr4, entry_bytes, huge_pages,
+    large_bytes, map_modules, mapping, module_tables, modules_large, own_tables, read_entry, root,
+    set_large_slot, start_paging, write_entry,
 };
+pub use programs::programs;
 
 core::arch::global_asm!(
     include_str!("entry.s"),
@@ -25,10 +27,8 @@ core::arch::global_asm!(
     include_str!("user_state.s"),
 );
 
-pub use programs::programs;
-
 /// What programs ask the kernel for a mapping by.
-pub const MAP_CALL: u64 = crate::trap::SYSCALL;
+pub const SYSTEM_CALL: u64 = crate::trap::SYSCALL;
 /// General-purpose registers.
 pub const REGISTERS: u64 = 16;
 

@@ -26,6 +26,9 @@ pub const TO_INIT: (u64, usize) = (SIGNED_32, 1);
 pub const FROM_INIT: (u64, usize) = (SIGNED_32, 0);
 pub const TO_OTHER: (u64, usize) = (ABSOLUTE_64, 0);
 
+/// What the module alpha's core adds up to.
+pub const ALPHA_RESULT: u64 = 0x1_176A_4321;
+
 /// Symbol and type of a relocation.
 pub fn relocation(info: u64) -> (u64, u64) {
     (info >> 32, info & 0xFFFF_FFFF)

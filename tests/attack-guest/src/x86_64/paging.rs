@@ -1,8 +1,8 @@
 //! Four levels of page tables; most are in data.s, ready-made.
 
 use crate::cpu;
+use crate::lock::CR4_PAE;
 use crate::memory::{LARGE, PAGE, RW, copy, peek, poke};
-use crate::modules::huge_pages;
 use crate::trap::symbol;
 
 /// Where attacks map frames anew: 512 pages, then 2 MiB pages at will.
@@ -11,9 +11,21 @@ pub const WINDOW: u64 = 1 << 39;
 /// Where the window for modules starts and ends, as the approval list has it.
 pub const MODULES_START: u64 = 0xFFFF_FFFF_A000_0000;
 pub const MODULES_END: u64 = 0xFFFF_FFFF_FF00_0000;
-/// A 2 MiB page in the window, and a 1 GiB page.
-pub const MODULES_LARGE: u64 = MODULES_START + 0x20_0000;
+/// A 1 GiB page in the window.
 pub const MODULES_HUGE: u64 = 0xFFFF_FFFF_C000_0000;
+
+/// There is one format of page tables.
+pub fn choose_paging(_name: Option<&str>) {}
+
+/// CR4's bits for it.
+pub fn cr4() -> u64 {
+    CR4_PAE
+}
+
+/// A page-table entry's flags as a program asks for them.
+pub fn mapping(flags: u64) -> u64 {
+    flags
+}
 
 /// Bytes of an entry of a page table.
 pub fn entry_bytes() -> u64 {
@@ -43,6 +55,16 @@ pub fn root() -> u64 {
 /// Sets the directory's entry for the large window.
 pub fn set_large_slot(entry: u64) {
     poke(symbol!(pd_window) + 8, entry);
+}
+
+/// The large page of the window for modules.
+pub fn modules_large() -> u64 {
+    MODULES_START + large_bytes()
+}
+
+/// Whether the processor has 1 GiB pages.
+pub fn huge_pages() -> bool {
+    cpu::cpuid(0x8000_0001).edx >> 26 & 1 != 0
 }
 
 /// Puts the tables above the image's and the window's into their first state.

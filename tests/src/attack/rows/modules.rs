@@ -1,6 +1,6 @@
 //! Modules that must not be approved, releases that must not be done, and what comes after.
 
-use super::{Group, KERNEL_FETCH, Row, Trace, WRITE};
+use super::{Group, KERNEL_FETCH, Needs, Row, Trace, WRITE};
 
 const EPERM: i64 = -1;
 const ENOENT: i64 = -2;
@@ -13,6 +13,7 @@ const FIELD: &str = ": expected ";
 const WINDOW: &str = "outside the window for modules";
 const SIZE: &str = "not the size that the list says";
 const NO_DATA: &str = "frames that are no data, or come twice: 0x1";
+const UNMAPPED: &str = "no memory is mapped at: 0x";
 const UNKNOWN: &str = "not on the approval list";
 const BUSY: &str = "approved already, or in the way";
 
@@ -42,10 +43,10 @@ pub(super) const ROWS: &[Row] = &[
     refused("module-flip-exit", EPERM, "alpha/core: section .exit.text: approved SHA-256"),
     refused("module-flip-init", EPERM, "alpha/init: section .init.text: approved SHA-256"),
     refused("module-flip-init-more", EPERM, "alpha/init: section .init.text.more: approved"),
-    refused("module-aim-64", EPERM, FIELD),
+    refused("module-aim-64", EPERM, FIELD).only(Needs::LongMode),
     refused("module-aim-pc32", EPERM, FIELD),
     refused("module-aim-plt32", EPERM, FIELD),
-    refused("module-aim-32s", EPERM, FIELD),
+    refused("module-aim-32s", EPERM, FIELD).only(Needs::LongMode),
     refused("module-aim-32", EPERM, FIELD),
     refused("module-aim-page-border", EPERM, FIELD),
     refused("module-aim-init", EPERM, FIELD),
@@ -57,7 +58,7 @@ pub(super) const ROWS: &[Row] = &[
     refused("module-base-outside", EINVAL, WINDOW),
     refused("module-base-end", EINVAL, WINDOW),
     refused("module-base-non-canonical", EINVAL, WINDOW),
-    refused("module-base-unmapped", EFAULT, "no memory is mapped at: 0xffffffffa01f0000"),
+    refused("module-base-unmapped", EFAULT, UNMAPPED),
     refused("module-base-other", EPERM, FIELD),
     refused("module-init-base-wrong", EPERM, FIELD),
     refused("module-init-base-zero", ENOENT, "it needs alpha, which is not approved now"),
@@ -78,9 +79,9 @@ pub(super) const ROWS: &[Row] = &[
     refused("module-page-hidden", EFAULT, NO_DATA),
     refused("module-page-local-apic", EFAULT, NO_DATA),
     refused("module-page-device", EFAULT, NO_DATA),
-    refused("module-page-beyond", EFAULT, NO_DATA),
-    refused("module-page-far-beyond", EFAULT, "no memory is mapped at"),
-    refused("module-page-unmapped", EFAULT, "no memory is mapped at"),
+    refused("module-page-beyond", EFAULT, NO_DATA).only(Needs::WideEntries),
+    refused("module-page-far-beyond", EFAULT, UNMAPPED).only(Needs::WideEntries),
+    refused("module-page-unmapped", EFAULT, UNMAPPED),
     refused("module-page-twice", EFAULT, NO_DATA),
     refused("module-page-own-table", EPERM, "alpha/core: "),
     refused("module-page-zero", EPERM, "alpha/core: "),
@@ -98,7 +99,7 @@ pub(super) const ROWS: &[Row] = &[
     failed("descriptor-half-unmapped", EFAULT),
     failed("descriptor-local-apic", EFAULT),
     failed("descriptor-hidden", EFAULT),
-    failed("descriptor-non-canonical", EFAULT),
+    failed("descriptor-non-canonical", EFAULT).only(Needs::LongMode),
     failed("release-unapproved", ENOENT),
     kept("release-kernel-text", EPERM),
     kept("release-kernel-text-as-init", EPERM),
@@ -118,6 +119,6 @@ pub(super) const ROWS: &[Row] = &[
     row("module-write-init", WRITE),
     row("module-write-identity", WRITE),
     row("module-write-large", WRITE),
-    row("module-write-huge", WRITE),
+    row("module-write-huge", WRITE).only(Needs::LongMode),
     row("module-write-user", WRITE),
 ];

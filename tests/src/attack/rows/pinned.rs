@@ -1,6 +1,6 @@
 //! What a locked kernel tries to change.
 
-use super::{Group, Row, Trace};
+use super::{Group, Needs, Row, Trace};
 
 const fn row(name: &'static str) -> Row {
     Row { group: Group::Pinned, ..Row::new(name, Trace::Number("pinned")) }
@@ -13,7 +13,7 @@ const fn impossible(name: &'static str) -> Row {
 
 pub(super) const ROWS: &[Row] = &[
     row("lock-cr0-wp"),
-    row("lock-cr0-wp-r12"),
+    row("lock-cr0-wp-last"),
     row("lock-cr0-pg"),
     row("lock-cr0-pe"),
     row("lock-lmsw"),
@@ -21,8 +21,9 @@ pub(super) const ROWS: &[Row] = &[
     row("lock-cr4-smap"),
     row("lock-cr4-umip"),
     // Not from 64-bit code.
-    impossible("lock-cr4-la57"),
-    row("lock-cr4-pae"),
+    impossible("lock-cr4-la57").only(Needs::LongMode),
+    row("lock-cr4-la57").only(Needs::ProtectedMode),
+    row("lock-cr4-pae").only(Needs::LongMode),
     row("lock-efer-nxe"),
     row("lock-efer-sce"),
     row("lock-efer-lme"),
