@@ -121,10 +121,11 @@ fn software_interrupt(vcpu: &mut Vcpu) -> *mut Vcpu {
 }
 
 /// Whether the gate of `vector` lets user mode in; the last one that did is remembered. Should it have
-/// changed since, the guest's #GP names the address behind the instruction, and no more is lost.
+/// changed since, the guest's #GP names the address behind the instruction, as any fault of a delivery.
 #[inline(always)]
 fn opens_gate(vcpu: &mut Vcpu, vector: u8) -> bool {
-    let gate = Some((vcpu.vmcb.save.idtr.base, vector));
+    let idtr = &vcpu.vmcb.save.idtr;
+    let gate = Some((idtr.base, idtr.limit, vector));
     if vcpu.open_gate != gate {
         if gate_refuses(vcpu, vector) {
             return false;

@@ -87,8 +87,8 @@ pub struct Vcpu {
     pub step: Option<Step>,
     /// Where a stale translation was last suspected: GPA and RIP.
     pub retried: Option<(u64, u64)>,
-    /// IDTR.base and vector of the gate that last let INT n in.
-    pub open_gate: Option<(u64, u8)>,
+    /// IDTR's base and limit and the vector of the gate that last let INT n in.
+    pub open_gate: Option<(u64, u32, u8)>,
     /// The processor saves the next RIP at exits (CPUID 8000_000Ah EDX bit 3).
     saves_next_rip: bool,
     /// Every ASID of this processor must be flushed before the guest runs on.
@@ -266,6 +266,8 @@ impl Vcpu {
     pub fn inject(&mut self, event: Event) {
         self.enter_kernel_view();
         self.vmcb.control.event_injection = event.0;
+        // RIP is where the guest shall return to; some processors push this for INT n instead.
+        self.vmcb.control.next_rip = self.vmcb.save.rip;
     }
 
     /// From now on every write to CR0 that changes more than TS and MP exits, and every one to CR4

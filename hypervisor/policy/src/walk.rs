@@ -17,7 +17,7 @@ const LA57: u64 = 1 << 12;
 /// How the guest translates addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Paging {
-    /// Not at all: a virtual address is a physical one.
+    /// Not at all: a virtual address, of 32 bits, is a physical one.
     Off,
     /// Long mode: four levels, 48 bits. Five levels are hidden from the guest and not walked.
     FourLevels,
@@ -54,7 +54,7 @@ impl Paging {
     #[inline(always)]
     pub fn translate(self, cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
         match self {
-            Self::Off => Some(Gpa(gva.0)),
+            Self::Off => Some(Gpa(gva.0 & 0xFFFF_FFFF)),
             Self::FourLevels => four_levels(cr3, gva, read),
             Self::ThreeLevels => three_levels(cr3, gva, read),
             Self::TwoLevels { large } => two_levels(cr3, gva, large, read),
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(Paging::of(LONG.0, LONG.1, 0), Paging::ThreeLevels);
         assert_eq!(Paging::of(LONG.0, 0, 0), Paging::TwoLevels { large: false });
         assert_eq!(Paging::of(LONG.0, 1 << 4, 0), Paging::TwoLevels { large: true });
-        assert_eq!(Paging::Off.translate(0, Gva(0x1234), |_| None), Some(Gpa(0x1234)));
+        assert_eq!(Paging::Off.translate(0, Gva(7 << 32 | 0x1234), |_| None), Some(Gpa(0x1234)));
         assert_eq!(Paging::Unknown.translate(0, Gva(0x1234), |_| Some(!0)), None);
     }
 

@@ -60,6 +60,7 @@ pub fn exception(
         GENERAL_PROTECTION | INVALID_TSS
             if error_code != 0
                 && vcpu.view() == View::User
+                && vcpu.vmcb.save.cpl == 3
                 && step.is_none_or(|step| step.rip != rip)
                 && !may_switch_tasks(vcpu, error_code) =>
         {
@@ -87,16 +88,23 @@ pub fn exception(
 }
 
 /// Whether to load what a fault's error code names could switch tasks: outside long mode, all but
-/// segments and call gates. Not every emulator intercepts the switch, and nothing else would end the
-/// step before the new task runs.
+/// segments and call gates. Not every emulator intercepts the switch, which would leave its end to
+/// the #DB of the step alone.
 fn may_switch_tasks(vcpu: &Vcpu, error_code: u32) -> bool {
     if vcpu.efer() & msr::LMA != 0 {
         return false;
     }
-    let at = vcpu.descriptor(error_code).filter(|at| error_code & 3 == 0 && at.0.is_multiple_of(8));
-    let descriptor = at.and_then(|at| vcpu.guest().read(vcpu.translate(at)?));
+    let at = vcpu.descriptor(error_code).filter(|_| error_code & 3 == 0);
     // The type, with bit 4 set for code and data (APM vol. 2, 4.8.3).
-    !descriptor.is_some_and(|descriptor| matches!(descriptor >> 40 & 0x1F, 4 | 0xC | 0x10..))
+    !at.and_then(|at| access_byte(vcpu, at)).is_some_and(|it| matches!(it & 0x1F, 4 | 0xC | 0x10..))
+}
+
+/// The byte of a descriptor or gate that holds its type, privilege level and presence. Tables may
+/// begin at any address.
+fn access_byte(vcpu: &Vcpu, at: Gva) -> Option<u8> {
+    let mut byte = [0];
+    let gpa = vcpu.translate(Gva(at.0.wrapping_add(5)))?;
+    (vcpu.guest().copy(gpa, &mut byte) == 1).then_some(byte[0])
 }
 
 /// SYSCALL that the fast path left: single-stepped, with prefixes, or from 32-bit code.
@@ -164,8 +172,7 @@ pub fn gate_refuses(vcpu: &Vcpu, vector: u8) -> bool {
     if offset + size - 1 > u64::from(save.idtr.limit) {
         return true;
     }
-    let low = vcpu.translate(Gva(gate & !7)).and_then(|gpa| vcpu.guest().read(gpa));
-    low.is_some_and(|low| (low >> 45 & 3) < u64::from(save.cpl))
+    access_byte(vcpu, Gva(gate)).is_some_and(|access| access >> 5 & 3 < save.cpl)
 }
 
 /// INT1: #DB, reported behind the instruction.

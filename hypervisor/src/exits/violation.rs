@@ -1,6 +1,6 @@
 //! What follows a violation: one place records it and acts.
 
-use policy::address::{Gpa, Gva};
+use policy::address::Gpa;
 use policy::fault::EntryGuard;
 use policy::frame::FrameClass;
 use policy::violation::{Action, Kind};
@@ -80,7 +80,8 @@ fn behind(vcpu: &Vcpu) -> Option<u64> {
 
 /// Whether the instruction lies in the frame that it writes to.
 fn writes_to_its_own_frame(vcpu: &Vcpu, refusal: Refusal) -> bool {
-    let frame = vcpu.translate(Gva(vcpu.vmcb.save.rip)).map(Gpa::frame);
+    let here = vcpu.instruction_address(vcpu.is_64_bit());
+    let frame = vcpu.translate(here).map(Gpa::frame);
     refusal.kind == Kind::Write
         && vcpu.machine.options.entry_guard == EntryGuard::Events
         && vcpu.vmcb.save.cpl < 3
