@@ -80,11 +80,19 @@ pub fn explains(attack: &Attack, record: &Record) -> bool {
         && (attack.gpa.is_none() || record.kind == "pinned" || record.gpa == attack.gpa)
 }
 
-/// Which of the records is what this attack left.
-fn explained(attack: &Attack, records: &[Record]) -> Option<usize> {
-    kinds(&attack.name).iter().find_map(|kind| {
-        records.iter().position(|record| record.kind == *kind && explains(attack, record))
-    })
+/// The record that each attack left, taken out of `records`. Those that leave one kind only take theirs
+/// first: another attack at the same address may have left one of two kinds.
+fn explained(attacks: &[Attack], records: &mut Vec<Record>) -> Vec<Option<Record>> {
+    let mut found = vec![None; attacks.len()];
+    let mut order: Vec<_> = attacks.iter().zip(&mut found).collect();
+    order.sort_by_key(|(attack, _)| kinds(&attack.name).len());
+    for (attack, found) in order {
+        let place = kinds(&attack.name).iter().find_map(|kind| {
+            records.iter().position(|record| record.kind == *kind && explains(attack, record))
+        });
+        *found = place.map(|place| records.remove(place));
+    }
+    found
 }
 
 /// What one run showed.
@@ -145,10 +153,12 @@ fn judge(plain: &Shown, guarded: &Shown) -> bool {
     let mut held = !plain.attacks.is_empty() && plain.attacks.len() == guarded.attacks.len();
     let mut left = guarded.records.clone();
     println!("{:<24} {:<16} {:<14} record", "attack", "without", "under SecVisor");
+    let found = explained(&guarded.attacks, &mut left);
+    let guarded_attacks = || guarded.attacks.iter().zip(&found);
     for attack in &plain.attacks {
-        let same = guarded.attacks.iter().find(|other| other.name == attack.name);
-        let found = same.and_then(|attack| explained(attack, &left));
-        let record = found.map(|at| left.remove(at));
+        let same = guarded_attacks().find(|(other, _)| other.name == attack.name);
+        let (same, record) =
+            same.map_or((None, None), |(other, record)| (Some(other), record.as_ref()));
         let stopped = same.is_some_and(|other| !other.succeeded);
         let good = attack.succeeded && stopped && record.is_some();
         held &= good;
@@ -212,5 +222,33 @@ mod tests {
         assert!(!judge(&plain(), &shown(&stopped.replace(" 0 failed", " 1 failed"), LOG)));
         assert!(!judge(&plain(), &shown(&stopped.replace("worked=2", "worked=1"), LOG)));
         assert!(!judge(&shown("", ""), &shown("", "")));
+    }
+
+    #[test]
+    fn an_attack_of_two_kinds_takes_no_record_of_another() {
+        let console = |outcome: &str| {
+            let lines = ["write-text", "write-text-alias", "devmem"]
+                .map(|name| format!("evil: {name} gpa=0x1000 outcome={outcome}\n"));
+            lines.concat()
+        };
+        let line = |kind: &str, count: u32| {
+            let gpa = if kind == "write" { "0x1000" } else { "-" };
+            format!(
+                "secvisor: violation kind={kind} cpu=0 gpa={gpa} rip=0x0 cr3=0x0 cpl=0 \
+                 class=approved unit=- count={count} info=0x0\n"
+            )
+        };
+        for kinds in [["pinned", "write", "write"], ["write", "write", "write"]] {
+            let log: String =
+                kinds.iter().zip(1..).map(|(kind, count)| line(kind, count)).collect();
+            let mut left = Record::all(&log);
+            let attacks = attacks(&console("stopped"));
+            let found = explained(&attacks, &mut left);
+            let mut found: Vec<_> = found.into_iter().flatten().map(|record| record.kind).collect();
+            assert_eq!(
+                (found.remove(0).as_str(), found, left),
+                (kinds[0], vec!["write".to_owned(); 2], vec![])
+            );
+        }
     }
 }
