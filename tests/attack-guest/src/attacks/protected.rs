@@ -60,6 +60,7 @@ pub const ROWS: &[Attack] = &[
         },
     },
     Attack { name: "task-jump", plan: |_| task(symbol!(u_jump_task)) },
+    Attack { name: "task-jump-shadow", plan: |_| task(symbol!(u_shadow_jump_task)) },
     Attack { name: "task-call", plan: |_| task(symbol!(u_call_task)) },
     Attack {
         name: "task-call-gate",

@@ -92,6 +92,13 @@ program u_jump_task
     ljmp [far_task]
     finish
 
+# MOV SS holds the trap of a single step back until after the next instruction.
+program u_shadow_jump_task
+    mov eax, ss
+    mov ss, eax
+    ljmp [far_task]
+    finish
+
 program u_call_task
     lcall [far_task]
     finish

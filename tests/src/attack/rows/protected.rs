@@ -22,6 +22,8 @@ pub(super) const ROWS: &[Row] = &[
     entry("task-gate"),
     entry("task-gate-fault"),
     hidden("task-jump"),
+    // Begun inside the step that MOV SS opened.
+    entry("task-jump-shadow"),
     hidden("task-call"),
     hidden("task-call-gate"),
     hidden("task-return"),
