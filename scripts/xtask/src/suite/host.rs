@@ -29,8 +29,17 @@ pub fn tests() -> Vec<Test> {
             BARE_METAL.iter().for_each(|package| arguments.extend(["-p", package]));
             arguments.extend(["--", "-D", "warnings"]);
             checked("clippy-bare-metal", &arguments)?;
-            let guest =
-                ["clippy", "--target", TARGET_32, "-p", "attack-guest", "--", "-D", "warnings"];
+            let guest = [
+                "clippy",
+                "--release",
+                "--target",
+                TARGET_32,
+                "-p",
+                "attack-guest",
+                "--",
+                "-D",
+                "warnings",
+            ];
             checked("clippy-32-bit", &guest)
         }),
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
