@@ -3,15 +3,20 @@
 
 use super::entry::{aimed_gate, user_payload};
 use super::{Act, Attack, Plan, place_payload};
-use crate::arch::{OTHER_TSS, TASK_GATE, cr4, gate, own_tables, place_low, set_task};
+use crate::arch::{LOW, OTHER_TSS, TASK_GATE, cr4, gate, own_tables, place_low, set_task};
 use crate::cpu;
 use crate::lock::{CR0_TS, CR4_PAE, CR4_PSE};
-use crate::memory::{self, HEAP, LARGE, PAGE, PRESENT, RW, WINDOW, copy, peek, poke, poke32};
+use crate::memory::{
+    self, HEAP, LARGE, PAGE, PRESENT, RW, WINDOW, copy, peek, peek8, poke, poke8, poke32,
+};
 use crate::tables::{CALL_GATE, idt_gate, set_entry_stack};
 use crate::trap::{Frame, KERNEL_CS, symbol};
 
 /// SYSENTER's registers: CS, ESP, EIP.
 const SYSENTER: [u32; 3] = [0x174, 0x175, 0x176];
+/// Types of gates of 16 bits, for user mode.
+const CALL_16: u64 = 0xE4;
+const OPEN_16: u64 = 0xE6;
 /// CR4.VME, and EFLAGS of virtual-8086 mode.
 const CR4_VME: u64 = 1;
 const VIRTUAL: u64 = 1 << 17 | 2;
@@ -27,6 +32,15 @@ fn forged_task(tss: u64) -> u64 {
 /// User mode at `start` reaches for a task of the attacker's.
 fn task(start: u64) -> Plan {
     Plan::user(forged_task(symbol!(other_tss)), start)
+}
+
+/// A task of the attacker's that looks as if the kernel's own had interrupted it.
+fn back_link() -> Plan {
+    let plan = task(symbol!(u_return_task));
+    poke32(symbol!(tss), OTHER_TSS as u32);
+    let kind = symbol!(gdt) + OTHER_TSS + 5;
+    poke8(kind, peek8(kind) | 2);
+    plan
 }
 
 /// Virtual-8086 mode with these flags fires INT 82h.
@@ -73,13 +87,7 @@ pub const ROWS: &[Attack] = &[
     Attack {
         name: "task-return",
         // NT and a back link: IRET in user mode goes to a task that is busy.
-        plan: |_| {
-            let plan = task(symbol!(u_return_task));
-            poke32(symbol!(tss), OTHER_TSS as u32);
-            let kind = symbol!(gdt) + OTHER_TSS + 5;
-            memory::poke8(kind, memory::peek8(kind) | 2);
-            plan
-        },
+        plan: |_| back_link(),
     },
     Attack {
         name: "task-double-fault",
@@ -94,6 +102,28 @@ pub const ROWS: &[Attack] = &[
         plan: |_| {
             let payload = forged_task(symbol!(other_tss));
             Plan::call(payload, symbol!(jump_to_task), OTHER_TSS)
+        },
+    },
+    Attack {
+        name: "task-return-kernel",
+        plan: |_| {
+            let plan = back_link();
+            Plan { act: Act::Call(symbol!(return_to_task), 0), ..plan }
+        },
+    },
+    // Gates of 16 bits lead to the first 64 KiB.
+    Attack {
+        name: "gdt-call-gate-16",
+        plan: |_| {
+            gate(symbol!(gdt) + CALL_GATE, place_payload(LOW), KERNEL_CS, CALL_16);
+            Plan::user(LOW, symbol!(u_call_gate))
+        },
+    },
+    Attack {
+        name: "idt-int-16",
+        plan: |_| {
+            gate(idt_gate(0x82), place_payload(LOW), KERNEL_CS, OPEN_16);
+            Plan::user(LOW, symbol!(u_int82))
         },
     },
     Attack { name: "idt-overflow", plan: |_| aimed_gate(4, KERNEL_CS, symbol!(u_do_overflow)) },
@@ -133,7 +163,7 @@ pub const ROWS: &[Attack] = &[
     },
     Attack {
         name: "virtual-int-vme",
-        // The map says that the kernel takes this interrupt, even with IOPL 0.
+        // With virtual-mode extensions the map may say that an interrupt is the kernel's.
         plan: |_| {
             cpu::write_cr4(cpu::cr4() | CR4_VME);
             (104..136).step_by(4).for_each(|at| poke32(symbol!(tss) + at, u32::MAX));

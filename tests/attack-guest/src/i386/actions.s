@@ -138,6 +138,15 @@ jump_to_task:
     push 0
     ljmp [esp]
 
+# Returns to the task that the TSS names.
+.balign 16
+.globl return_to_task
+return_to_task:
+    pushfd
+    or dword ptr [esp], 0x4000      # NT
+    popfd
+    iretd
+
 # ---- what modules call ------------------------------------------------------------------------
 .balign 16
 .globl mod_kernel_add, __ksymtab_mod_kernel_add, __ksymtab_mod_kernel_word

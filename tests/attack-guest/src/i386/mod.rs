@@ -18,7 +18,7 @@ pub use paging::{
     large_bytes, map_modules, mapping, module_tables, modules_large, open_low_memory, own_tables,
     read_entry, root, set_large_slot, start_paging, write_entry,
 };
-pub use programs::{place_low, programs};
+pub use programs::{LOW, place_low, programs};
 
 core::arch::global_asm!(
     include_str!("entry.s"),

@@ -9,7 +9,7 @@ use crate::tables::set_entry_stack;
 use crate::trap::symbol;
 
 /// Where programs for virtual-8086 mode run.
-const LOW: u64 = 0x8000;
+pub const LOW: u64 = 0x8000;
 const VIRTUAL: u64 = 1 << 17 | 2;
 const IOPL: u64 = 3 << 12;
 
