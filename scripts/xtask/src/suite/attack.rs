@@ -45,7 +45,10 @@ fn protected_mode(tests: &mut Vec<Test>) {
     tests.push(watched(Guest::Pae, Group::Alone, Column::Plain));
     for guest in [Guest::Pae, Guest::Large, Guest::Small] {
         for column in Column::ALL {
-            tests.push(unwatched(guest, column));
+            // What the entry guard lets through does not depend on the size of pages.
+            if guest != Guest::Small || column != Column::Npf {
+                tests.push(unwatched(guest, column));
+            }
         }
         tests.push(checked(guest, Column::Events));
         tests.push(honest(guest, Column::Events));
