@@ -51,6 +51,8 @@ pub enum Needs {
     ProtectedMode,
     /// In a 32-bit guest with three levels of page tables.
     PagePointers,
+    /// In all others.
+    AllButPae,
     /// Where entries of page tables have 64 bits: more of an address, and NX.
     WideEntries,
 }
@@ -156,6 +158,7 @@ impl Row {
             Needs::LongMode => guest == Guest::Long,
             Needs::ProtectedMode => guest != Guest::Long,
             Needs::PagePointers => guest == Guest::Pae,
+            Needs::AllButPae => guest != Guest::Pae,
             Needs::WideEntries => matches!(guest, Guest::Long | Guest::Pae),
         }
     }

@@ -3,15 +3,11 @@
 //! The witness holds all of them, before and after: a success is any difference.
 
 use super::{Act, Attack, Plan};
-use crate::arch::REGISTERS;
+use crate::arch::{REGISTERS, other_pae};
 use crate::boot::Options;
 use crate::cpu;
 use crate::lock::{self, CR0_PE, CR0_PG, CR4_LA57, CR4_SMAP, CR4_UMIP};
-#[cfg(target_arch = "x86_64")]
-use crate::lock::{CR4_PAE, CR4_PSE};
 use crate::memory::{HEAP, PAGE, copy};
-#[cfg(target_arch = "x86_64")]
-use crate::memory::{poke, root};
 use crate::tables;
 use crate::trap::symbol;
 
@@ -83,11 +79,8 @@ pub const ROWS: &[Attack] = &[
     row!("lock-cr4-smap", |_| control_register(4, 4, CR4_SMAP)),
     row!("lock-cr4-umip", |_| control_register(4, 15, CR4_UMIP)),
     row!("lock-cr4-la57", |_| control_register(4, 2, CR4_LA57)),
-    #[cfg(target_arch = "x86_64")]
     row!("lock-cr4-pae", |_| {
-        // The root is a page directory then: one large page for all that this takes.
-        poke(root() + 2 * 8, 0x100_0083);
-        let value = cpu::cr4() & !CR4_PAE | CR4_PSE;
+        let value = cpu::cr4() ^ other_pae();
         pinned(value, symbol!(cr4_in_between), value)
     }),
     msr_row!("lock-efer-nxe", cpu::EFER, cpu::EFER_NXE),

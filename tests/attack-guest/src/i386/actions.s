@@ -220,16 +220,18 @@ cr4_stepped:
 cr4_stepped_at:
     ret
 
-# Writes the argument to CR0, counts that in `passed`, and undoes it at once.
+# Writes the argument to CR0 or CR4, counts that in `passed`, and undoes it at once.
+.irp number, 0, 4
 .balign 16
-.globl cr0_in_between
-cr0_in_between:
+.globl cr\number\()_in_between
+cr\number\()_in_between:
     mov eax, [esp + ARGUMENT]
-    mov ecx, cr0
-    mov cr0, eax
+    mov ecx, cr\number
+    mov cr\number, eax
     inc dword ptr [passed]
-    mov cr0, ecx
+    mov cr\number, ecx
     ret
+.endr
 
 # ---- what the benchmark's user mode enters ----------------------------------------------------
 .balign 16

@@ -15,8 +15,8 @@ pub use descriptors::{
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
     MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, choose_paging, cr4, entry_bytes, huge_pages,
-    large_bytes, map_modules, mapping, module_tables, modules_large, open_low_memory, own_tables,
-    read_entry, root, set_large_slot, start_paging, write_entry,
+    large_bytes, map_modules, mapping, module_tables, modules_large, open_low_memory, other_pae,
+    own_tables, read_entry, root, set_large_slot, start_paging, write_entry,
 };
 pub use programs::{LOW, place_low, programs};
 

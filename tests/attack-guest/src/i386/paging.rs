@@ -155,6 +155,19 @@ pub fn map_modules(tables: u64, large_frames: u64) {
     write_entry(directory_entry(modules_large()), large_entry(large_frames | RW | LARGE));
 }
 
+/// Makes the root serve, with CR4.PAE turned over, for the image: CR4's bits that do this. From PAE
+/// there is no such way.
+pub fn other_pae() -> u64 {
+    if format() == PAE {
+        return 0;
+    }
+    // Its first two entries are one then, which leads to a directory of 1 GiB.
+    let directory = symbol!(scratch_tables);
+    (0..512).for_each(|at| poke(directory + at * 8, at << 21 | RW | LARGE));
+    poke(root(), directory | 1);
+    CR4_PAE
+}
+
 /// Page tables of the attacker's own in which the victim's page is `frame`, all else as ever.
 pub fn own_tables(frame: u64) -> u64 {
     let (tables, victim) = (symbol!(scratch_tables), symbol!(victim));

@@ -1,7 +1,7 @@
 //! Four levels of page tables; most are in data.s, ready-made.
 
 use crate::cpu;
-use crate::lock::CR4_PAE;
+use crate::lock::{CR4_PAE, CR4_PSE};
 use crate::memory::{LARGE, PAGE, RW, copy, peek, poke};
 use crate::trap::symbol;
 
@@ -88,6 +88,13 @@ pub fn map_modules(tables: u64, large_frames: u64) {
     }
     poke(tables + PAGE + 256 * 8, module_tables(tables) | RW);
     poke(tables + PAGE + 257 * 8, large_frames | RW | LARGE);
+}
+
+/// Makes the root serve, with CR4.PAE turned over, for the image: CR4's bits that do this.
+pub fn other_pae() -> u64 {
+    // It is a page directory then: one large page for all that this takes.
+    poke(root() + 2 * 8, 0x100_0083);
+    CR4_PAE | CR4_PSE
 }
 
 /// Page tables of the attacker's own in which the victim's page is `frame`, all else as ever.

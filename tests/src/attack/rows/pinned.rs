@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Row] = &[
     // Not from 64-bit code.
     impossible("lock-cr4-la57").only(Needs::LongMode),
     row("lock-cr4-la57").only(Needs::ProtectedMode),
-    row("lock-cr4-pae").only(Needs::LongMode),
+    row("lock-cr4-pae").only(Needs::AllButPae),
     row("lock-efer-nxe"),
     row("lock-efer-sce"),
     row("lock-efer-lme"),
