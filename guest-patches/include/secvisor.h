@@ -51,7 +51,7 @@ struct secvisor_unit {
 	u64 init_size;
 	u64 reserved[3];	/* 0 */
 	char name[64];		/* module name or "kernel", padded with NUL */
-};
+} __attribute__((aligned(8)));	/* which i386 would not give it */
 
 static inline long secvisor_call(unsigned long nr, unsigned long rbx,
 				 const void *rcx, unsigned long rdx)

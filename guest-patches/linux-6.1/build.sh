@@ -5,8 +5,8 @@
 # System.map, config, modules/*.ko and build.log. The same input gives the same
 # bytes, wherever OUT_DIR is. With demo.config the module that nobody approves lies in
 # OUT_DIR/unapproved, for the approval list takes all of OUT_DIR/modules.
-# Environment: DEMO=no leaves demo.config out, JOBS=N (number of CPUs), KEEP=yes
-# keeps the build tree, CC (gcc).
+# Environment: ARCH, x86_64 (the default) or i386; DEMO=no leaves demo.config out; JOBS=N (number of
+# CPUs); KEEP=yes keeps the build tree; CC (gcc).
 set -eu
 
 start=$(date +%s)
@@ -20,6 +20,8 @@ die() {
 }
 [ $# -eq 2 ] || die "usage: build.sh SOURCE OUT_DIR"
 here=$(cd "$(dirname "$0")" && pwd)
+arch=${ARCH:-x86_64}
+[ -e "$here/config.$arch" ] || die "there is no ARCH=$arch, only x86_64 and i386"
 [ -e "$1" ] || die "no kernel source at $1 (package linux-source-6.1)"
 source=$(realpath "$1")
 mkdir -p "$2" || die "cannot make $2"
@@ -77,11 +79,11 @@ export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' KBUILD_BUILD_VERSIO
 export KBUILD_BUILD_USER=secvisor KBUILD_BUILD_HOST=secvisor LC_ALL=C
 unset MAKEFLAGS MAKELEVEL KCONFIG_CONFIG || :
 kmake() {
-	make -C "$src" O="$out/obj" LOCALVERSION= CC="${CC:-gcc}" "$@" >>"$log" 2>&1
+	make -C "$src" O="$out/obj" ARCH="$arch" LOCALVERSION= CC="${CC:-gcc}" "$@" >>"$log" 2>&1
 }
 
 say "configuring"
-fragments=$here/config
+fragments="$here/config $here/config.$arch"
 [ "${DEMO:-yes}" = no ] || fragments="$fragments $here/demo.config"
 kmake tinyconfig || die "tinyconfig failed; see $log"
 # shellcheck disable=SC2086

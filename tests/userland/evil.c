@@ -26,8 +26,8 @@ static const char *const all[] = {
 	"devmem", "ret2user", "ret2user-supervisor", "module", "module-bit",
 };
 
-/* movl $1,(%rdi); ret: the kernel calls it with a pointer to its own flag */
-static const unsigned char shellcode[] = { 0xc7, 0x07, 1, 0, 0, 0, 0xc3 };
+/* movl $1,(%rax); ret, or the same with %eax: a pointer to the kernel's own flag */
+static const unsigned char shellcode[] = { 0xc7, 0x00, 1, 0, 0, 0, 0xc3 };
 
 static int command(const char *verb, const char *name, const void *user)
 {
