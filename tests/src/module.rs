@@ -7,12 +7,17 @@ use std::path::Path;
 use elf::ElfBytes;
 use elf::abi::{
     R_X86_64_32, R_X86_64_32S, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, SHF_ALLOC,
-    SHF_EXECINSTR, SHN_UNDEF, SHT_RELA, STB_WEAK,
+    SHF_EXECINSTR, SHN_UNDEF, SHT_REL, SHT_RELA, STB_WEAK,
 };
 use elf::endian::LittleEndian;
+use elf::section::SectionHeader;
 
 use crate::Result;
 use crate::record::number;
+
+const R_386_32: u32 = 1;
+const R_386_PC32: u32 = 2;
+const R_386_PLT32: u32 = 4;
 
 /// Addresses of a module's sections by their names.
 pub type Places = BTreeMap<String, u64>;
@@ -26,16 +31,23 @@ pub struct Text {
     pub bytes: Vec<u8>,
     /// Where its bytes begin in the file.
     pub file_offset: u64,
-    /// Its relocations: offset in the section, and where the file has their record of 24 bytes.
+    /// Its relocations: offset in the section, and where the file has their addend.
     pub relocations: Vec<(u64, u64)>,
+}
+
+/// How a relocated field is filled.
+#[derive(Clone, Copy)]
+enum Field {
+    Absolute(usize),
+    Relative,
 }
 
 struct Relocation {
     offset: u64,
-    kind: u32,
+    field: Field,
     symbol: usize,
     addend: i64,
-    record: u64,
+    addend_at: u64,
 }
 
 struct Symbol {
@@ -90,17 +102,14 @@ impl Module {
                 relocations: Vec::new(),
             });
         }
-        for header in headers.iter().filter(|header| header.sh_type == SHT_RELA) {
-            let target = sections.get_mut(header.sh_info as usize).ok_or("no such section")?;
-            for (n, rela) in elf.section_data_as_relas(&header)?.enumerate() {
-                target.relocations.push(Relocation {
-                    offset: rela.r_offset,
-                    kind: rela.r_type,
-                    symbol: rela.r_sym as usize,
-                    addend: rela.r_addend,
-                    record: header.sh_offset + 24 * n as u64,
-                });
-            }
+        for header in headers.iter() {
+            let Some(target) = sections.get_mut(header.sh_info as usize) else { continue };
+            let relocations = match header.sh_type {
+                SHT_RELA => with_addends(&elf, &header)?,
+                SHT_REL if !target.bytes.is_empty() => in_place(&elf, &header, target)?,
+                _ => continue,
+            };
+            target.relocations.extend(relocations);
         }
         let (table, strings) = elf.symbol_table()?.ok_or("no symbols")?;
         let mut symbols = Vec::new();
@@ -122,7 +131,7 @@ impl Module {
             code && !section.bytes.is_empty() && section.name.starts_with(".init") == init
         };
         let relocations = |section: &Section| {
-            section.relocations.iter().map(|site| (site.offset, site.record)).collect()
+            section.relocations.iter().map(|site| (site.offset, site.addend_at)).collect()
         };
         let texts = self.sections.iter().filter(wanted).map(|section| Text {
             name: section.name.clone(),
@@ -188,11 +197,9 @@ impl Module {
                 let value =
                     self.value(site.symbol, places, known)?.wrapping_add_signed(site.addend);
                 let here = base + site.offset;
-                let (value, size) = match site.kind {
-                    R_X86_64_64 => (value, 8),
-                    R_X86_64_32 | R_X86_64_32S => (value, 4),
-                    R_X86_64_PC32 | R_X86_64_PLT32 => (value.wrapping_sub(here), 4),
-                    kind => return Err(format!("{}: relocation type {kind}", self.name).into()),
+                let (value, size) = match site.field {
+                    Field::Absolute(size) => (value, size),
+                    Field::Relative => (value.wrapping_sub(here), 4),
                 };
                 let at = usize::try_from(site.offset)?;
                 let field = text.bytes.get_mut(at..at + size).ok_or("a relocation outside")?;
@@ -202,6 +209,54 @@ impl Module {
         }
         Ok(loaded)
     }
+}
+
+/// Relocations of x86_64, whose records hold their addends.
+fn with_addends(
+    elf: &ElfBytes<'_, LittleEndian>,
+    header: &SectionHeader,
+) -> Result<Vec<Relocation>> {
+    let relocation = |(n, rela): (usize, elf::relocation::Rela)| {
+        let field = match rela.r_type {
+            R_X86_64_64 => Field::Absolute(8),
+            R_X86_64_32 | R_X86_64_32S => Field::Absolute(4),
+            R_X86_64_PC32 | R_X86_64_PLT32 => Field::Relative,
+            kind => return Err(format!("relocation type {kind}").into()),
+        };
+        Ok(Relocation {
+            offset: rela.r_offset,
+            field,
+            symbol: rela.r_sym as usize,
+            addend: rela.r_addend,
+            addend_at: header.sh_offset + 24 * n as u64 + 16,
+        })
+    };
+    elf.section_data_as_relas(header)?.enumerate().map(relocation).collect()
+}
+
+/// Relocations of i386, whose addends are what the fields of the file hold.
+fn in_place(
+    elf: &ElfBytes<'_, LittleEndian>,
+    header: &SectionHeader,
+    target: &Section,
+) -> Result<Vec<Relocation>> {
+    let relocation = |rel: elf::relocation::Rel| {
+        let field = match rel.r_type {
+            R_386_32 => Field::Absolute(4),
+            R_386_PC32 | R_386_PLT32 => Field::Relative,
+            kind => return Err(format!("relocation type {kind}").into()),
+        };
+        let at = usize::try_from(rel.r_offset)?;
+        let bytes = target.bytes.get(at..).and_then(|bytes| bytes.first_chunk());
+        Ok(Relocation {
+            offset: rel.r_offset,
+            field,
+            symbol: rel.r_sym as usize,
+            addend: i32::from_le_bytes(*bytes.ok_or("a relocation outside")?).into(),
+            addend_at: target.offset + rel.r_offset,
+        })
+    };
+    elf.section_data_as_rels(header)?.map(relocation).collect()
 }
 
 /// What `modules sections` told: the places of every loaded module's sections.

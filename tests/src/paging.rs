@@ -1,16 +1,15 @@
 //! A guest's memory as its kernel sees it, read from outside.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::Result;
 
-/// Where the kernel's image is mapped, for a kernel that is not relocated.
-const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 const PAGE: u64 = 4096;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Symbols of a kernel by name, from its System.map: global ones only.
-pub fn symbols(system_map: &Path) -> Result<std::collections::HashMap<String, u64>> {
+pub fn symbols(system_map: &Path) -> Result<HashMap<String, u64>> {
     let text = std::fs::read_to_string(system_map)?;
     let parse = |line: &str| {
         let mut words = line.split_whitespace();
@@ -21,33 +20,71 @@ pub fn symbols(system_map: &Path) -> Result<std::collections::HashMap<String, u6
     Ok(text.lines().filter_map(parse).collect())
 }
 
-/// All of a guest's RAM at one moment, and the root of its kernel's page tables.
+/// How a kernel that is not relocated maps memory.
+#[derive(Clone, Copy)]
+struct Format {
+    /// Name of its page tables' root.
+    root: &'static str,
+    /// Where its image is mapped.
+    map: u64,
+    levels: u32,
+    /// Bits of an address that a table translates, and bytes of its entries.
+    bits: u32,
+    entry: usize,
+}
+
+const LONG: Format =
+    Format { root: "init_top_pgt", map: 0xffff_ffff_8000_0000, levels: 4, bits: 9, entry: 8 };
+const PAE: Format = Format { root: "swapper_pg_dir", map: 0xc000_0000, levels: 3, ..LONG };
+const LEGACY: Format = Format { levels: 2, bits: 10, entry: 4, ..PAE };
+
+impl Format {
+    /// That of the kernel with these symbols.
+    fn of(symbols: &HashMap<String, u64>) -> Self {
+        if symbols.contains_key(LONG.root) {
+            LONG
+        } else if symbols.contains_key("initial_pg_pmd") {
+            PAE
+        } else {
+            LEGACY
+        }
+    }
+}
+
+/// All of a guest's RAM at one moment, and its kernel's page tables.
 pub struct Snapshot {
     /// The RAM, from address 0 on.
     pub ram: Vec<u8>,
     root: u64,
+    format: Format,
 }
 
 impl Snapshot {
-    /// RAM of a kernel whose `init_top_pgt` lies at this virtual address.
-    pub fn new(ram: Vec<u8>, init_top_pgt: u64) -> Result<Self> {
-        let root =
-            init_top_pgt.checked_sub(KERNEL_MAP).ok_or("init_top_pgt is not in the image")?;
-        Ok(Self { ram, root })
+    /// RAM of a kernel with these symbols.
+    pub fn new(ram: Vec<u8>, symbols: &HashMap<String, u64>) -> Result<Self> {
+        let format = Format::of(symbols);
+        let root = symbols.get(format.root).and_then(|root| root.checked_sub(format.map));
+        let root = root.ok_or_else(|| format!("{} is not in the image", format.root))?;
+        Ok(Self { ram, root, format })
     }
 
     fn entry(&self, at: u64) -> Result<u64> {
         let at = usize::try_from(at)?;
-        let bytes = self.ram.get(at..at + 8).ok_or("a page table outside of the RAM")?;
-        Ok(u64::from_le_bytes(bytes.try_into()?))
+        let size = self.format.entry;
+        let bytes = self.ram.get(at..at + size).ok_or("a page table outside of the RAM")?;
+        let mut entry = [0; 8];
+        entry[..size].copy_from_slice(bytes);
+        Ok(u64::from_le_bytes(entry))
     }
 
     /// The physical address behind a virtual one.
     pub fn physical(&self, address: u64) -> Result<u64> {
+        let Format { levels, bits, entry: size, .. } = self.format;
         let mut table = self.root;
-        for level in (0..4).rev() {
-            let shift = 12 + 9 * level;
-            let entry = self.entry(table + (address >> shift & 0x1ff) * 8)?;
+        for level in (0..levels).rev() {
+            let shift = 12 + bits * level;
+            let index = address >> shift & ((1 << bits) - 1);
+            let entry = self.entry(table + index * size as u64)?;
             if entry & 1 == 0 {
                 return Err(format!("{address:#x} is not mapped").into());
             }
@@ -90,12 +127,30 @@ mod tests {
         put(0x3000 + 8, 0x4003);
         put(0x4000, 0x5000 | 1 << 63 | 1);
         ram[0x5123] = 7;
-        let shot = Snapshot::new(ram, KERNEL_MAP + 0x1000).expect("a root");
+        let symbols = [(LONG.root.to_owned(), LONG.map + 0x1000)].into();
+        let shot = Snapshot::new(ram, &symbols).expect("a root");
         let base = 0xffff_ffff_c000_0000;
         assert_eq!(shot.physical(base + 0x1_2345).expect("large"), 0x21_2345);
         assert_eq!(shot.physical(base + 0x20_0123).expect("small"), 0x5123);
         assert_eq!(shot.read(base + 0x20_0123, 1).expect("a byte"), [7]);
         assert!(shot.read(base + 0x20_0fff, 2).is_err());
         assert!(shot.physical(0x1000).is_err());
+    }
+    #[test]
+    fn tables_of_32_bit_kernels_are_walked() {
+        let mut ram = vec![0; 0x40_0000];
+        ram[0x1000 + 3 * 8] = 1;
+        ram[0x1000 + 3 * 8 + 1] = 0x20; // PAE: the last GiB
+        ram[0x2000 + 8..0x2008 + 3].copy_from_slice(&[0x83, 0, 0x20]); // 2 MiB
+        let mut symbols = HashMap::from([(PAE.root.to_owned(), PAE.map + 0x1000)]);
+        symbols.insert("initial_pg_pmd".into(), 0);
+        let shot = Snapshot::new(ram.clone(), &symbols).expect("a root");
+        assert_eq!(shot.physical(0xc021_2345).expect("large"), 0x21_2345);
+        assert!(shot.physical(0xc001_2345).is_err());
+        symbols.remove("initial_pg_pmd");
+        ram[0x1000 + 0x301 * 4..0x1000 + 0x301 * 4 + 2].copy_from_slice(&[3, 0x30]);
+        ram[0x3000 + 5 * 4..0x3000 + 5 * 4 + 2].copy_from_slice(&[3, 0x70]);
+        let shot = Snapshot::new(ram, &symbols).expect("a root");
+        assert_eq!(shot.physical(0xc040_5123).expect("small"), 0x7123);
     }
 }

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use harness::Result;
 use harness::qemu::Running;
 use harness::record::{Record, ranges};
 
 use super::{Context, Outcome, Test};
-use crate::artifacts::{self, Guest};
+use crate::artifacts::{self, Arch, Guest};
 use crate::demo;
 use crate::run::{Guard, Options, SHELL, Violation};
 
@@ -22,30 +23,54 @@ const MEMORIES: [&str; 5] = ["64M", "96M", "256M", "1G", "4G"];
 /// The guest's last word before its attack on command.
 const WORK_DONE: &str = "secvisor-guest: workload done";
 
+/// A test's name: those of 32-bit guests say so.
+pub(super) fn name(arch: Arch, what: &str) -> String {
+    match arch {
+        Arch::X86_64 => format!("linux/{what}"),
+        Arch::I386 => format!("linux/i386-{what}"),
+    }
+}
+
+/// What is tested with either guest.
+fn of_either(arch: Arch) -> Vec<Test> {
+    let npf = move |options: &mut Options| {
+        options.arch = arch;
+        options.guard = Some(Guard::Npf);
+    };
+    let demo = move |context: &Context| {
+        let directory = context.directory(&name(arch, "demo"))?;
+        let guest = context.guest_of(arch)?;
+        let held = demo::demo_with(&options(), context.hypervisor()?, guest, &directory)?;
+        if held { Ok(Outcome::Passed) } else { Err("not all held, see the table".into()) }
+    };
+    let models = if arch == Arch::X86_64 { &MODELS[..] } else { &MODELS[..1] };
+    let mut tests = vec![
+        Test::new(name(arch, "workload-as-without-secvisor"), move |context| {
+            workload(context, arch)
+        }),
+        Test::new(name(arch, "entry-guard-npf"), move |context| work(context, "npf", npf)),
+        Test::with_outcome(name(arch, "demo"), demo),
+    ];
+    tests.extend(models.iter().map(|model| {
+        let short = model.split(',').next().unwrap_or(model);
+        Test::new(name(arch, &format!("text-intact-{short}")), move |context| {
+            text_intact(context, arch, model)
+        })
+    }));
+    tests
+}
+
 /// All of them.
 pub fn tests() -> Vec<Test> {
     let mut tests = vec![
         Test::new("linux/shell-and-one-attack", one_attack),
         Test::new("linux/shell-takes-commands", commands),
-        Test::new("linux/workload-as-without-secvisor", workload),
-        Test::new("linux/entry-guard-npf", |context| {
-            work(context, "npf", |o| o.guard = Some(Guard::Npf))
-        }),
         Test::new("linux/uefi", |context| work(context, "uefi", |o| o.uefi = true)),
         Test::new("linux/disk", |context| work(context, "disk", |o| o.disk = true)),
         Test::new("linux/violation-audit", audit),
         Test::new("linux/violation-halt-and-ring", halt),
-        Test::with_outcome("linux/demo", |context| {
-            let guest = context.guest()?;
-            let directory = context.directory("linux/demo")?;
-            let held = demo::demo_with(&options(), context.hypervisor()?, guest, &directory)?;
-            if held { Ok(Outcome::Passed) } else { Err("not all held, see the table".into()) }
-        }),
     ];
-    tests.extend(MODELS.map(|model| {
-        let short = model.split(',').next().unwrap_or(model);
-        Test::new(format!("linux/text-intact-{short}"), move |context| text_intact(context, model))
-    }));
+    tests.extend(Arch::value_variants().iter().flat_map(|&arch| of_either(arch)));
     tests.extend(MEMORIES.map(|size| {
         Test::new(format!("linux/memory-{size}"), move |context| {
             work(context, &format!("memory-{size}"), |options| options.memory = size.into())
@@ -67,7 +92,7 @@ pub(super) fn start(
     let mut options = options();
     change(&mut options);
     let guest: &Guest = context.guest_of(options.arch)?;
-    let directory = context.directory(&format!("linux/{name}"))?;
+    let directory = context.directory(&self::name(options.arch, name))?;
     let machine = options.machine(context.hypervisor()?, guest, what, &directory)?;
     machine.start(&directory, if machine.uefi { UEFI_DEADLINE } else { DEADLINE })
 }
@@ -104,10 +129,11 @@ fn work(context: &Context, name: &str, change: impl FnOnce(&mut Options)) -> Res
     none(&running.log())
 }
 
-fn workload(context: &Context) -> Result<()> {
-    let mut plain = start(context, "workload-plain", "workload", |o| o.plain = true)?;
+fn workload(context: &Context, arch: Arch) -> Result<()> {
+    let of = |plain| move |options: &mut Options| (options.arch, options.plain) = (arch, plain);
+    let mut plain = start(context, "workload-plain", "workload", of(true))?;
     let expected = worked(&mut plain)?;
-    let mut guarded = start(context, "workload", "workload", |_| ())?;
+    let mut guarded = start(context, "workload", "workload", of(false))?;
     let found = worked(&mut guarded)?;
     none(&guarded.log())?;
     match expected.iter().zip(&found).find(|(a, b)| a != b) {
@@ -197,11 +223,14 @@ fn ring(running: &Running, dump: &Path) -> Result<String> {
 }
 
 /// The running kernel's text, read from outside, is the approved file's.
-fn text_intact(context: &Context, model: &str) -> Result<()> {
+fn text_intact(context: &Context, arch: Arch, model: &str) -> Result<()> {
     let name = format!("text-{}", model.replace([',', '+'], "-"));
-    let mut running = start(context, &name, "shell", |o| o.cpu = Some(model.into()))?;
+    let change = |options: &mut Options| {
+        (options.arch, options.cpu) = (arch, Some(model.into()));
+    };
+    let mut running = start(context, &name, "shell", change)?;
     running.wait_for(SHELL)?;
-    let text = harness::elf::section(&context.guest()?.vmlinux, ".text")?;
+    let text = harness::elf::section(&context.guest_of(arch)?.vmlinux, ".text")?;
     let memory = running.memory(text.physical, text.bytes.len() as u64)?;
     let differing = memory.iter().zip(&text.bytes).filter(|(a, b)| a != b).count();
     if differing > 0 {

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use harness::Result;
 use harness::module::{Module, Text, places};
 use harness::paging::{Snapshot, symbols};
 use harness::record::{Record, ranges};
 
-use super::linux::{none, start};
+use super::linux::{name, none, start};
 use super::{Context, Test};
+use crate::artifacts::Arch;
 use crate::run::{Options, Violation};
 use crate::shell::Shell;
 
@@ -28,16 +30,29 @@ const FILLER: u8 = 0xcc;
 const APPROVED: u8 = 1;
 const DATA: u8 = 0;
 
+/// What a test of one guest is.
+type OfArch = fn(&Context, Arch) -> Result<()>;
+
 /// All of them.
 pub fn tests() -> Vec<Test> {
-    vec![
-        Test::new("linux/modules-as-without-secvisor", as_without),
-        Test::new("linux/modules-text-exact", text_exact),
-        Test::new("linux/modules-changed-refused", changed),
-        Test::new("linux/modules-unlisted-refused", unlisted),
+    let mut tests = vec![
         Test::new("linux/modules-unlisted-in-audit", unlisted_in_audit),
         Test::new("linux/modules-cycles", cycles),
-    ]
+    ];
+    let of_each: [(_, OfArch); 4] = [
+        ("modules-as-without-secvisor", as_without),
+        ("modules-text-exact", text_exact),
+        ("modules-changed-refused", changed),
+        ("modules-unlisted-refused", unlisted),
+    ];
+    for arch in Arch::value_variants() {
+        tests.extend(
+            of_each.map(|(what, body)| {
+                Test::new(name(*arch, what), move |context| body(context, *arch))
+            }),
+        );
+    }
+    tests
 }
 
 /// The lines that `modules` and what it starts print.
@@ -48,9 +63,9 @@ fn told(console: &str) -> Vec<String> {
 }
 
 /// Every module is loaded, some are used, all are unloaded that can be: with the same words.
-fn as_without(context: &Context) -> Result<()> {
+fn as_without(context: &Context, arch: Arch) -> Result<()> {
     let run = |name, plain| {
-        let mut running = start(context, name, "modules", |o| o.plain = plain)?;
+        let mut running = start(context, name, "modules", |o| (o.arch, o.plain) = (arch, plain))?;
         running.wait_for("secvisor-guest: modules done")?;
         running.wait_done()?;
         Ok::<_, harness::Error>((told(&running.console.text()), running.log()))
@@ -71,8 +86,11 @@ fn as_without(context: &Context) -> Result<()> {
 }
 
 /// A guest that runs `sh` under SecVisor, with all of its RAM within reach.
-fn shell(context: &Context, name: &str, deadline: Duration) -> Result<Shell> {
-    let mut running = start(context, name, "shell", |o| o.memory = "256M".into())?;
+fn shell(context: &Context, arch: Arch, name: &str, deadline: Duration) -> Result<Shell> {
+    let change = |options: &mut Options| {
+        (options.arch, options.memory) = (arch, "256M".into());
+    };
+    let mut running = start(context, name, "shell", change)?;
     running.deadline = std::time::Instant::now() + deadline;
     Shell::new(running)
 }
@@ -156,16 +174,15 @@ fn compare(
 
 /// The text of every loaded module, read from outside, is what its file and its place make it, and
 /// nothing but it and the kernel's is approved; after they are unloaded their frames are data.
-fn text_exact(context: &Context) -> Result<()> {
-    let guest = context.guest()?;
+fn text_exact(context: &Context, arch: Arch) -> Result<()> {
+    let guest = context.guest_of(arch)?;
     let folder = guest.modules.as_deref().ok_or("no modules")?;
     let known = symbols(&guest.vmlinux.with_file_name("System.map"))?;
-    let root = *known.get("init_top_pgt").ok_or("System.map has no init_top_pgt")?;
-    let mut shell = shell(context, "modules-text", DEADLINE)?;
+    let mut shell = shell(context, arch, "modules-text", DEADLINE)?;
     let kernel = approved(&frames(&shell)?);
     shell.expect("modules load", " loaded")?;
     let sections = shell.expect("modules sections", "sections told")?;
-    let snapshot = Snapshot::new(shell.machine().memory(0, RAM)?, root)?;
+    let snapshot = Snapshot::new(shell.machine().memory(0, RAM)?, &known)?;
     let code = compare(&snapshot, &sections, folder, &known)?;
     let table = frames(&shell)?;
     let class = |frame: u64| usize::try_from(frame).ok().and_then(|frame| table.get(frame));
@@ -225,12 +242,11 @@ fn changes(module: &Module) -> Vec<Change> {
                 bits: 1 << (at % 8),
             });
         }
-        if let Some((site, record)) = text.relocations.get(text.relocations.len() / 2) {
-            // The addend is the record's third word.
+        if let Some(&(site, addend)) = text.relocations.get(text.relocations.len() / 2) {
             changes.push(Change {
                 what: format!("the aim of a relocation in {section}"),
                 told: format!("{unit}: {section}+{site:#x}: expected "),
-                offset: record + 16,
+                offset: addend,
                 bits: 0x10,
             });
         }
@@ -272,9 +288,9 @@ fn refused(shell: &mut Shell, name: &str, what: &str, command: &str, told: &str)
 /// Modules whose every section is changed: small, large, with much init text, with others beneath.
 const CHANGED: [&str; 6] = ["crc7", "loop", "ipv6", "jbd2", "8139cp", "sd_mod"];
 
-fn changed(context: &Context) -> Result<()> {
-    let folder = context.guest()?.modules.clone().ok_or("no modules")?;
-    let mut shell = shell(context, "modules-changed", DEADLINE)?;
+fn changed(context: &Context, arch: Arch) -> Result<()> {
+    let folder = context.guest_of(arch)?.modules.clone().ok_or("no modules")?;
+    let mut shell = shell(context, arch, "modules-changed", DEADLINE)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     for name in CHANGED {
         let module = Module::read(&folder.join(format!("{name}.ko")))?;
@@ -300,9 +316,9 @@ fn changed(context: &Context) -> Result<()> {
 }
 
 /// A module that is not on the list, and one that claims to be another.
-fn unlisted(context: &Context) -> Result<()> {
-    let folder = context.guest()?.modules.clone().ok_or("no modules")?;
-    let mut shell = shell(context, "modules-unlisted", DEADLINE)?;
+fn unlisted(context: &Context, arch: Arch) -> Result<()> {
+    let folder = context.guest_of(arch)?.modules.clone().ok_or("no modules")?;
+    let mut shell = shell(context, arch, "modules-unlisted", DEADLINE)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     let own = "secvisor_demo_unapproved";
     let command = format!("insmod /lib/unapproved/{own}.ko");
@@ -375,7 +391,7 @@ fn init_text_leaves_at_once(log: &str) -> Result<()> {
 /// Three modules come and go, and leave nothing behind.
 fn cycles(context: &Context) -> Result<()> {
     let (count, deadline) = if context.soak() { (10_000, SOAK_DEADLINE) } else { (100, DEADLINE) };
-    let mut shell = shell(context, "modules-cycles", deadline)?;
+    let mut shell = shell(context, Arch::X86_64, "modules-cycles", deadline)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     let cycle = |count| format!("modtool cycle {count} fat.ko vfat.ko dummy.ko");
     shell.expect(&cycle(5), "5 cycles")?;
