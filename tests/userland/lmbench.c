@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -374,6 +375,7 @@ int main(int argc, char **argv)
 {
 	const int n = 500, p = 50;
 	struct count caught_signals, overhead, trips;
+	struct utsname system;
 	uint32_t r[4];
 
 	if (argc > 1 && !strcmp(argv[1], "exit"))
@@ -381,6 +383,8 @@ int main(int argc, char **argv)
 	cpuid(0x40000000, r);
 	under_secvisor = !memcmp(r + 1, "SecVisorRust", 12);
 	reading = median(nothing, 1);
+	uname(&system);
+	printf("lmbench: runs on release=%s machine=%s\n", system.release, system.machine);
 	make_file();
 
 	row("null-call", null_call, n);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use harness::Result;
 use harness::attack::{self, Column, Figure, Setup};
 use harness::record::{Record, field, number};
@@ -30,6 +30,12 @@ pub struct Options {
     /// Count only lmbench's rows
     #[arg(long)]
     lmbench: bool,
+    /// Count lmbench's rows in this kernel too: a vmlinux (with the port) and the bzImage of its build
+    #[arg(long, value_name = "PATH", value_parser = run::file)]
+    kernel: Option<PathBuf>,
+    /// A folder with that kernel's modules; crc-ccitt.ko among them is what is loaded
+    #[arg(long, requires = "kernel", value_name = "DIR", value_parser = run::folder)]
+    modules: Option<PathBuf>,
 }
 
 /// Figures by name, in the order in which they are printed.
@@ -64,10 +70,22 @@ pub fn bench(options: &Options) -> Result<bool> {
     for (name, value) in &figures.0 {
         println!("    {name:<44} {:>12}", short(*value));
     }
-    let guest = artifacts::guest(Arch::X86_64)?;
-    let table = Table::measure("Linux 6.1 x86_64", &artifacts::hypervisor()?, &guest, &directory)?;
-    print!("\n{}", table.markdown());
-    figures.0.extend(table.figures());
+    let mut guests = Vec::new();
+    for arch in Arch::value_variants() {
+        let name = format!("Linux 6.1 {}", arch.name());
+        guests.push((Some(name), artifacts::guest(*arch)?));
+    }
+    if options.kernel.is_some() {
+        let (kernel, modules) = (options.kernel.clone(), options.modules.clone());
+        // As for the demo: with SecVisor and without.
+        guests.push((None, Run { kernel, modules, demo: true, ..Run::for_tests() }.guest()?));
+    }
+    let secvisor = artifacts::hypervisor()?;
+    for (name, guest) in guests {
+        let table = Table::measure(name.as_deref(), &secvisor, &guest, &directory)?;
+        print!("\n{}", table.markdown());
+        figures.0.extend(table.figures());
+    }
     if let Some(file) = &options.json {
         let path = caller_path(file);
         std::fs::write(&path, figures.json())

@@ -42,9 +42,12 @@ pub enum Way {
     Guarded(Guard),
 }
 
-/// All of them, with the ends of their figures' names.
-const WAYS: [(Way, &str); 3] =
-    [(Way::Plain, "_plain"), (Way::Guarded(Guard::Npf), "_npf"), (Way::Guarded(Guard::Events), "")];
+/// All of them, with their names and the ends of their figures' names.
+const WAYS: [(Way, &str, &str); 3] = [
+    (Way::Plain, "plain", "_plain"),
+    (Way::Guarded(Guard::Npf), "npf", "_npf"),
+    (Way::Guarded(Guard::Events), "events", ""),
+];
 
 /// What one operation costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,18 +110,26 @@ pub struct Table {
 }
 
 impl Table {
-    /// Runs the guest in all ways.
-    pub fn measure(name: &str, secvisor: &Path, guest: &Guest, directory: &Path) -> Result<Self> {
+    /// Runs the guest in all ways; without a name it has the one that it gives itself.
+    pub fn measure(
+        name: Option<&str>,
+        secvisor: &Path,
+        guest: &Guest,
+        directory: &Path,
+    ) -> Result<Self> {
+        let mut name = name.map(str::to_owned);
         let mut costs = vec![[None; 3]; ROWS.len()];
-        for (index, (way, end)) in WAYS.into_iter().enumerate() {
-            let place = directory.join(format!("lmbench{end}"));
-            let _progress = Progress::new(&format!("counting lmbench's rows ({name}{end})"));
+        for (index, (way, what, _)) in WAYS.into_iter().enumerate() {
+            let place = directory.join(format!("lmbench-{what}"));
+            let told = name.as_deref().unwrap_or("the given kernel");
+            let _progress = Progress::new(&format!("counting lmbench's rows ({told}, {what})"));
             let console = run(secvisor, guest, way, "lmbench", &place)?;
             for (costs, (row, _)) in costs.iter_mut().zip(ROWS) {
                 costs[index] = cost(&console, row);
             }
+            name = name.or_else(|| own_name(&console));
         }
-        Ok(Self { name: name.into(), costs })
+        Ok(Self { name: name.ok_or("the guest told no name")?, costs })
     }
 
     /// The figures by name, such as `exits_per_null_call_linux_6_1_i386_npf`.
@@ -127,7 +138,7 @@ impl Table {
         let mut figures = Vec::new();
         for ((_, row), costs) in ROWS.iter().zip(&self.costs) {
             let row = row.to_lowercase().replace(' ', "_");
-            for ((way, end), cost) in WAYS.iter().zip(costs) {
+            for ((way, _, end), cost) in WAYS.iter().zip(costs) {
                 let Some(cost) = cost else { continue };
                 let name = format!("per_{row}_{guest}{end}");
                 figures.push((format!("instructions_{name}"), cost.instructions));
@@ -163,6 +174,14 @@ impl Table {
         }
         text
     }
+}
+
+/// What a guest calls itself: `Linux 2.6.20 i386`.
+fn own_name(console: &str) -> Option<String> {
+    let line = console.lines().find_map(|line| line.trim().strip_prefix("lmbench: runs on "))?;
+    let (release, machine) = (field(line, "release")?, field(line, "machine")?);
+    let version = release.split('-').next()?;
+    Some(format!("Linux {version} {}", if machine == "x86_64" { machine } else { "i386" }))
 }
 
 /// A whole number with its thousands apart.
@@ -207,6 +226,16 @@ mod tests {
         assert!(has("instructions_per_null_call_linux_6_1_i386", 1234567.0));
         assert!(has("exits_per_null_call_linux_6_1_i386_npf", 2.0));
         assert_eq!(figures.len(), 5);
+    }
+
+    #[test]
+    fn a_guest_tells_its_name() {
+        let name = |line: &str| own_name(line).unwrap_or_default();
+        let old = "lmbench: runs on release=2.6.20-secvisor machine=i686\r\n";
+        assert_eq!(name(old), "Linux 2.6.20 i386");
+        let new = "lmbench: runs on release=6.1.2 machine=x86_64";
+        assert_eq!(name(new), "Linux 6.1.2 x86_64");
+        assert_eq!(name(CONSOLE), "");
     }
 
     #[test]

@@ -99,12 +99,14 @@ fn size(text: &str) -> std::result::Result<String, String> {
     good.then(|| text.to_owned()).ok_or_else(|| "a size is a number and M or G".into())
 }
 
-fn file(text: &str) -> std::result::Result<PathBuf, String> {
+/// The path of a file, as the caller of the script meant it.
+pub fn file(text: &str) -> std::result::Result<PathBuf, String> {
     let path = caller_path(text.as_ref());
     path.is_file().then_some(path).ok_or_else(|| "no such file".into())
 }
 
-fn folder(text: &str) -> std::result::Result<PathBuf, String> {
+/// The path of a folder, as the caller of the script meant it.
+pub fn folder(text: &str) -> std::result::Result<PathBuf, String> {
     let path = caller_path(text.as_ref());
     path.is_dir().then_some(path).ok_or_else(|| "no such folder".into())
 }
