@@ -7,7 +7,7 @@ use std::process::Command;
 use harness::Result;
 
 use super::{Outcome, Test};
-use crate::artifacts::{TARGET, TARGET_32, cargo};
+use crate::artifacts::{Arch, TARGET, TARGET_32, cargo};
 use crate::lines;
 use crate::process::{step, target_directory};
 
@@ -21,6 +21,9 @@ pub fn tests() -> Vec<Test> {
     vec![
         unit_tests(),
         Test::new("host/modules", |context| real_modules(&context.guest()?.vmlinux)),
+        Test::new("host/modules-i386", |context| {
+            real_modules(&context.guest_of(Arch::I386)?.vmlinux)
+        }),
         Test::new("host/clippy", |_| {
             checked("clippy", &["clippy", "--all-targets", "--", "-D", "warnings"])
         }),

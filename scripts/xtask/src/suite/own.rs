@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use harness::Result;
 use harness::record::Record;
 
@@ -19,7 +20,7 @@ pub fn tests() -> Vec<Test> {
             [true, false].into_iter().try_for_each(|plain| boots(context, arch, plain))
         })
     };
-    [Arch::X86_64].map(test).into()
+    Arch::value_variants().iter().map(|&arch| test(arch)).collect()
 }
 
 /// This checkout's kernel, given as another's would be. The module that nobody approves lies in the
