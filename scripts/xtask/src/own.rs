@@ -85,7 +85,7 @@ fn tell(left_out: &[String], modules: Option<&Path>) -> Result<()> {
 }
 
 /// What a kernel's file is made for, and whether it is an ELF and not a bzImage.
-fn identify(file: &Path) -> Result<(Arch, bool)> {
+pub fn identify(file: &Path) -> Result<(Arch, bool)> {
     let data = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let half = |at: usize| Some(u16::from_le_bytes(*data.get(at..)?.first_chunk()?));
     let found = if data.starts_with(b"\x7fELF") {

@@ -19,6 +19,7 @@ use harness::Result;
 
 use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
 use crate::process::target_directory;
+use crate::run;
 
 /// Emulators that run at the same time.
 const WORKERS: usize = 2;
@@ -34,6 +35,12 @@ pub struct Options {
     /// Print the names and run nothing
     #[arg(long)]
     list: bool,
+    /// A vmlinux of your own instead of the Linux 6.1 of its architecture, bzImage and System.map beside it
+    #[arg(long, value_name = "PATH", value_parser = run::file, requires = "modules")]
+    kernel: Option<PathBuf>,
+    /// A folder with that kernel's modules
+    #[arg(long, value_name = "DIR", value_parser = run::folder, requires = "kernel")]
+    modules: Option<PathBuf>,
 }
 
 /// What came of a test that did not fail.
@@ -92,9 +99,15 @@ pub struct Context {
     /// Words of the command line, for the test runners that take such.
     names: Vec<String>,
     soak: bool,
+    own: bool,
 }
 
 impl Context {
+    /// Whether a kernel is tested that may have other modules than this checkout's.
+    pub fn own(&self) -> bool {
+        self.own
+    }
+
     /// Whether what is repeated is to be repeated for long.
     pub fn soak(&self) -> bool {
         self.soak
@@ -107,11 +120,14 @@ impl Context {
 
     /// The Linux guest of an architecture.
     pub fn guest_of(&self, arch: Arch) -> Result<&Guest> {
-        let guest = match arch {
+        once(self.built(arch), || artifacts::guest(arch))
+    }
+
+    fn built(&self, arch: Arch) -> &Built<Guest> {
+        match arch {
             Arch::X86_64 => &self.guest,
             Arch::I386 => &self.guest_i386,
-        };
-        once(guest, || artifacts::guest(arch))
+        }
     }
 
     /// The freestanding guest of an architecture.
@@ -174,6 +190,16 @@ pub fn test(options: &Options) -> Result<bool> {
         // Not one of ours: it may be the name of a unit test.
         host.push(host::unit_tests());
         context.names.clone_from(&options.names);
+    }
+    if let Some(kernel) = &options.kernel {
+        let (kernel, modules) = (Some(kernel.clone()), options.modules.clone());
+        // The demo boots it in both ways, as the tests do.
+        let both = run::Options { kernel, modules, demo: true, ..run::Options::for_tests() };
+        // What was approved is this file, and not a copy without System.map beside it.
+        let guest = Guest { vmlinux: both.kernel.clone().unwrap_or_default(), ..both.guest()? };
+        let arch = crate::own::identify(&guest.vmlinux)?.0;
+        once(context.built(arch), || Ok(guest))?;
+        context.own = true;
     }
     let start = Instant::now();
     let sum = Mutex::new(Sum::default());

@@ -1,6 +1,7 @@
 //! Modules under enforcement: honest ones work, live text is what it must be, all else is refused.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -72,7 +73,11 @@ fn as_without(context: &Context, arch: Arch) -> Result<()> {
     };
     let (plain, _) = run("modules-plain", true)?;
     let (guarded, log) = run("modules", false)?;
-    if let Some(line) = plain.iter().chain(&guarded).find(|line| line.contains("FAILED")) {
+    // Which of the modules there must be, only this checkout's configuration knows.
+    let bad = |line: &&String| {
+        line.contains("FAILED") || !context.own() && line.starts_with("modules: no ")
+    };
+    if let Some(line) = plain.iter().chain(&guarded).find(bad) {
         return Err(line.as_str().into());
     }
     let loaded = guarded.iter().filter(|line| line.starts_with("modules: load ")).count();
@@ -254,8 +259,8 @@ fn changes(module: &Module) -> Vec<Change> {
     changes
 }
 
-/// Busybox's insmod tries both system calls that load modules.
-const TRIES: usize = 2;
+/// Busybox's insmod tries all system calls that load modules; older kernels have one.
+const TRIES: RangeInclusive<usize> = 1..=2;
 
 /// Loads a file that must be refused, and looks at everything that must not change.
 fn refused(shell: &mut Shell, name: &str, what: &str, command: &str, told: &str) -> Result<()> {
@@ -268,7 +273,7 @@ fn refused(shell: &mut Shell, name: &str, what: &str, command: &str, told: &str)
     }
     let new = shell.machine().log()[log..].to_owned();
     let records = Record::all(&new);
-    if records.len() != TRIES || records.iter().any(|record| record.kind != "hypercall") {
+    if !TRIES.contains(&records.len()) || records.iter().any(|record| record.kind != "hypercall") {
         return Err(wrong(format!("the log says {new:?}")));
     }
     if !new.lines().any(|line| line.starts_with("secvisor: refused module ") && line.contains(told))
@@ -286,7 +291,7 @@ fn refused(shell: &mut Shell, name: &str, what: &str, command: &str, told: &str)
 }
 
 /// Modules whose every section is changed: small, large, with much init text, with others beneath.
-const CHANGED: [&str; 6] = ["crc7", "loop", "ipv6", "jbd2", "8139cp", "sd_mod"];
+const CHANGED: [&str; 6] = ["dummy", "loop", "ipv6", "jbd2", "8139cp", "sd_mod"];
 
 fn changed(context: &Context, arch: Arch) -> Result<()> {
     let folder = context.guest_of(arch)?.modules.clone().ok_or("no modules")?;
@@ -323,6 +328,9 @@ fn unlisted(context: &Context, arch: Arch) -> Result<()> {
     let own = "secvisor_demo_unapproved";
     let command = format!("insmod /lib/unapproved/{own}.ko");
     refused(&mut shell, own, "not listed", &command, own)?;
+    if context.own() && !folder.join("crc7.ko").exists() {
+        return shell.end().map(|_| ());
+    }
     // crc7's code by the name of crc4: the last letter of the name in the module's own record.
     let data = std::fs::read(folder.join("crc7.ko"))?;
     let name = b"crc7\0\0\0\0\0\0\0\0";
