@@ -66,9 +66,6 @@ pub struct Options {
     /// More words for the guest kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     pub append: String,
-    /// More words for the guest kernel's command line, behind --
-    #[arg(last = true, value_name = "COMMAND LINE")]
-    pub words: Vec<String>,
     /// Start by UEFI instead of a BIOS
     #[arg(long)]
     pub uefi: bool,
@@ -123,7 +120,6 @@ impl Options {
             cpu: None,
             arch: Arch::X86_64,
             append: String::new(),
-            words: Vec::new(),
             uefi: false,
             disk: false,
             kernel: None,
@@ -186,8 +182,8 @@ impl Options {
             append.push_str(" root=/dev/vda");
             disk = Some(artifacts::disk(guest)?);
         }
-        for words in std::iter::once(&self.append).chain(&self.words).filter(|it| !it.is_empty()) {
-            append = format!("{append} {words}");
+        if !self.append.is_empty() {
+            append = format!("{append} {}", self.append);
         }
         let menu = if self.plain {
             let kernel = guest.bzimage.clone().ok_or("--plain needs a bzImage")?;
@@ -318,8 +314,8 @@ mod tests {
 
     #[test]
     fn a_kernel_of_ones_own_has_its_own_options() {
-        let options = parse("--demo --kernel /etc/passwd --modules /etc -- -x quiet").unwrap();
-        assert_eq!(options.words, ["-x", "quiet"]);
+        let options = parse("--demo --kernel /etc/passwd --modules /etc --append quiet").unwrap();
+        assert_eq!(options.append, "quiet");
         assert!(options.demo && options.modules == Some("/etc".into()));
         assert_eq!(parse("--arch i386 --plain").unwrap().arch, Arch::I386);
         for (line, told) in [

@@ -31,7 +31,7 @@ fn boots(context: &Context, arch: Arch, plain: bool) -> Result<()> {
         plain,
         modules: kernel.parent().map(Into::into),
         kernel: Some(kernel),
-        words: vec!["sv.word=own".into()],
+        append: "sv.word=own".into(),
         ..Options::for_tests()
     };
     let way = if plain { "plain" } else { "guarded" };
