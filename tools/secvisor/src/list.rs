@@ -75,7 +75,7 @@ impl Module {
 }
 
 /// Where kernels' module loaders allocate at most: Documentation/x86/x86_64/mm.rst, and for i386 what
-/// CONFIG_VMSPLIT_2G leaves to the kernel (farther apart than 2 GiB no relative field reaches).
+/// CONFIG_VMSPLIT_2G leaves to the kernel.
 pub const fn module_space(architecture: Architecture) -> Range<u64> {
     match architecture {
         Architecture::X86_64 => 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000,
