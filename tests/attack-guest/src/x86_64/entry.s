@@ -88,6 +88,26 @@ trap_stubs:
     .set vec, vec + 1
 .endr
 
+# From a frame's registers to what IRETQ takes, past vector and error code.
+.macro pop_frame
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rbp
+    pop rbx
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 16
+.endm
+
 .balign 16
 trap_common:
     cld
@@ -113,22 +133,7 @@ trap_common:
     test rax, rax
     jnz 1f
     mov rsp, rbp
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rbp
-    pop rbx
-    pop rdx
-    pop rcx
-    pop rax
-    add rsp, 16
+    pop_frame
     iretq
 1:  mov rsp, rax
     push KDS
@@ -215,22 +220,7 @@ leave_context:
 
 .macro load_user_registers
     lea rsp, [rip + user_frame]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rbp
-    pop rbx
-    pop rdx
-    pop rcx
-    pop rax
-    add rsp, 16
+    pop_frame
 .endm
 
 # Leaves for user mode with the registers in user_frame; comes back at `land`.
