@@ -13,7 +13,7 @@ mod state;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use rows::{Effect, Group, Needs, Row, rows, rows_of};
+pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of};
 pub use session::judge;
 
 use crate::qemu::{Boot, EXIT_DONE, Machine};
@@ -60,6 +60,15 @@ pub enum Guest {
 impl Guest {
     /// Every guest.
     pub const ALL: [Self; 4] = [Self::Long, Self::Pae, Self::Large, Self::Small];
+
+    /// What stands before a row's name in the matrix, if the guest has a place there.
+    pub const fn in_matrix(self) -> Option<&'static str> {
+        match self {
+            Self::Long => Some("x86_64"),
+            Self::Pae => Some("i386"),
+            Self::Large | Self::Small => None,
+        }
+    }
 
     /// How names of its tests begin.
     pub const fn prefix(self) -> &'static str {
@@ -144,10 +153,22 @@ pub enum Outcome {
     Stopped,
     /// Its effect is there.
     Succeeded,
-    /// The machine as a whole was reset, as any guest may ask.
-    Reset,
     /// Anything else: a hang, a crash, no record, a wrong one.
-    Failure(String),
+    Failed(String),
+    /// It was not tried.
+    NotRun,
+}
+
+impl Outcome {
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Succeeded => "succeeded",
+            Self::Failed(_) => "failed",
+            Self::NotRun => "not-run",
+        }
+    }
 }
 
 /// An attack's outcome in a column.
@@ -167,6 +188,15 @@ impl Verdict {
     /// Whether the outcome is what the table says.
     pub fn as_expected(&self) -> bool {
         self.outcome == self.row.expected(self.column)
+    }
+
+    /// The table's reason, where an outcome that nobody wants is expected.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Stopped if self.column == Column::Plain => self.row.impossible,
+            Outcome::Succeeded if self.column != Column::Plain => self.row.not_promised,
+            _ => None,
+        }
     }
 }
 
@@ -315,8 +345,8 @@ const HONEST_ON_BOCHS: &str = "honest,lock without=virtual-open,virtual-closed";
 const FIRST_ON_BOCHS: [&str; 5] =
     ["lock-cr0-pg", "lock-cr0-pe", "lock-cr4-umip", "lock-cr4-la57", "lock-cr4-pae"];
 
-/// The groups that can be run unwatched: without a second processor, and such as end no machine.
-const UNWATCHED: [Group; 3] = [Group::Ordinary, Group::Modules, Group::Pinned];
+/// The batches that can be run unwatched: without a second processor, and such as end no machine.
+const UNWATCHED: [Batch; 3] = [Batch::Ordinary, Batch::Modules, Batch::Pinned];
 
 /// The attacks, but for those that need a second processor or may end the machine: those that came
 /// out otherwise than the table says, with the reason, and all that were tried. Nobody looks at the
@@ -327,7 +357,7 @@ const UNWATCHED: [Group; 3] = [Group::Ordinary, Group::Modules, Group::Pinned];
 /// If the guest does not run to its end.
 pub fn unwatched(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
     let chosen: Vec<&Row> =
-        rows_of(setup.kind).filter(|row| UNWATCHED.contains(&row.group)).collect();
+        rows_of(setup.kind).filter(|row| UNWATCHED.contains(&row.batch)).collect();
     let (console, log) = setup.run_part(column, "attacks,modules,pinned", false)?;
     Ok(unwatched_rows(&chosen, column, &console, &log, &[]))
 }
@@ -337,10 +367,10 @@ pub fn unwatched(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<Stri
 /// # Errors
 /// As [`unwatched`].
 pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
-    let runs = |row: &&Row| UNWATCHED.contains(&row.group) && !NOT_ON_BOCHS.contains(&row.name);
+    let runs = |row: &&Row| UNWATCHED.contains(&row.batch) && !NOT_ON_BOCHS.contains(&row.name);
     let chosen: Vec<&Row> = rows_of(setup.kind).filter(runs).collect();
-    let ordinary = chosen.iter().filter(|row| row.group == Group::Ordinary);
-    // Whole groups by their names: command lines are short.
+    let ordinary = chosen.iter().filter(|row| row.batch == Batch::Ordinary);
+    // Whole batches by their names: command lines are short.
     let names: Vec<&str> = ordinary.map(|row| row.name).chain(["modules", "pinned"]).collect();
     let ended = on_bochs(setup, column, &names.join(","))?;
     Ok(unwatched_rows(&chosen, column, &ended.console, &ended.log, &FIRST_ON_BOCHS))

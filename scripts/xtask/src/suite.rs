@@ -6,6 +6,7 @@ mod bench;
 mod boot;
 mod host;
 mod linux;
+pub mod matrix;
 mod modules;
 mod own;
 
@@ -18,8 +19,9 @@ use clap::Args;
 use harness::Result;
 
 use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
-use crate::process::target_directory;
+use crate::process::{caller_path, target_directory};
 use crate::run;
+use matrix::Matrix;
 
 /// Emulators that run at the same time.
 const WORKERS: usize = 2;
@@ -32,6 +34,12 @@ pub struct Options {
     /// Ten thousand cycles instead of a hundred where modules come and go
     #[arg(long)]
     soak: bool,
+    /// Run every attack in every column, and print the matrix of them
+    #[arg(long)]
+    attacks: bool,
+    /// Write the matrix of attacks here too; runs them as --attacks does
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Print the names and run nothing
     #[arg(long)]
     list: bool,
@@ -55,9 +63,21 @@ pub enum Outcome {
 
 type Body = Box<dyn Fn(&Context) -> Result<Outcome> + Send + Sync>;
 
+/// When a test is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// But for the matrix of attacks.
+    Ordinarily,
+    /// For the matrix too, which it tells its verdicts.
+    Always,
+    /// For the matrix only.
+    ForMatrix,
+}
+
 /// A named test.
 pub struct Test {
     name: String,
+    when: When,
     body: Body,
 }
 
@@ -67,8 +87,7 @@ impl Test {
         name: impl Into<String>,
         body: impl Fn(&Context) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let body = move |context: &Context| body(context).map(|()| Outcome::Passed);
-        Self { name: name.into(), body: Box::new(body) }
+        Self::with_outcome(name, move |context| body(context).map(|()| Outcome::Passed))
     }
 
     /// A test that may also skip itself, or count.
@@ -76,7 +95,17 @@ impl Test {
         name: impl Into<String>,
         body: impl Fn(&Context) -> Result<Outcome> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), body: Box::new(body) }
+        Self { name: name.into(), when: When::Ordinarily, body: Box::new(body) }
+    }
+
+    /// The same, run for the matrix of attacks as well.
+    pub fn in_matrix(self) -> Self {
+        Self { when: When::Always, ..self }
+    }
+
+    /// The same, run for the matrix of attacks alone.
+    pub fn only_in_matrix(self) -> Self {
+        Self { when: When::ForMatrix, ..self }
     }
 }
 
@@ -100,9 +129,15 @@ pub struct Context {
     names: Vec<String>,
     soak: bool,
     own: bool,
+    cells: Mutex<Vec<matrix::Cell>>,
 }
 
 impl Context {
+    /// Tells the matrix what became of attacks.
+    pub fn tell(&self, cells: Vec<matrix::Cell>) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
+    }
+
     /// Whether a kernel is tested that may have other modules than this checkout's.
     pub fn own(&self) -> bool {
         self.own
@@ -168,8 +203,10 @@ struct Sum {
 
 /// Runs the tests.
 pub fn test(options: &Options) -> Result<bool> {
+    let attacks = options.attacks || options.json.is_some();
     let wanted = |test: &Test| {
-        options.names.is_empty() || options.names.iter().any(|name| test.name.contains(name))
+        test.when != (if attacks { When::Ordinarily } else { When::ForMatrix })
+            && (options.names.is_empty() || options.names.iter().any(|it| test.name.contains(it)))
     };
     let mut host: Vec<Test> = host::tests();
     let mut guests: Vec<Test> = boot::tests();
@@ -180,13 +217,14 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(own::tests());
     guests.extend(bench::tests());
     if options.list {
-        host.iter().chain(&guests).for_each(|test| println!("{}", test.name));
+        let all = host.iter().chain(&guests).filter(|test| wanted(test));
+        all.for_each(|test| println!("{}", test.name));
         return Ok(true);
     }
     host.retain(wanted);
     guests.retain(wanted);
     let mut context = Context { soak: options.soak, ..Context::default() };
-    if host.is_empty() && guests.is_empty() {
+    if host.is_empty() && guests.is_empty() && !attacks {
         // Not one of ours: it may be the name of a unit test.
         host.push(host::unit_tests());
         context.names.clone_from(&options.names);
@@ -206,7 +244,18 @@ pub fn test(options: &Options) -> Result<bool> {
     // The host's tests keep both cores busy by themselves.
     work(&context, host, 1, &sum);
     work(&context, guests, WORKERS, &sum);
-    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if attacks {
+        let told = context.cells.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let matrix = Matrix::new(told);
+        print!("\n{}\n{}", matrix.text(), matrix.markdown());
+        sum.failed.extend(matrix.amiss().into_iter().map(|line| format!("matrix: {line}")));
+        if let Some(file) = &options.json {
+            let path = caller_path(file);
+            std::fs::write(&path, matrix.json())
+                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        }
+    }
     println!("\n{:.0} s in all", start.elapsed().as_secs_f32());
     sum.skipped.iter().for_each(|line| println!("skipped: {line}"));
     sum.failed.iter().for_each(|line| println!("failed: {line}"));

@@ -1,7 +1,7 @@
 //! What the guest and SecVisor say of an attack, and whether it is what they must say.
 
 use super::rows::Trace;
-use super::{Group, Row};
+use super::{Batch, Row};
 use crate::record::{Record, field, number};
 
 /// How SecVisor's lines about modules that it refused begin.
@@ -79,7 +79,7 @@ pub(super) fn amiss(
     if let Some(stray) = stray {
         return Some(format!("a record that does not fit: {}", stray.line));
     }
-    let many = matches!(row.group, Group::Modules | Group::Pinned)
+    let many = matches!(row.batch, Batch::Modules | Batch::Pinned)
         && !matches!(row.trace, Trace::Call { .. });
     match records.len() {
         0 if row.trace != Trace::Nothing => return Some("no record".into()),
@@ -88,7 +88,7 @@ pub(super) fn amiss(
     }
     let vector = line_of(console, row, "done").and_then(|line| field(line, "vector"));
     let vector = vector.and_then(number);
-    (row.group == Group::Pinned && vector != Some(GENERAL_PROTECTION))
+    (row.batch == Batch::Pinned && vector != Some(GENERAL_PROTECTION))
         .then(|| format!("it ended with vector {vector:?}"))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::evidence::{self, Attempt};
 use super::rows::Effect;
 use super::state::{State, Tables, Watched};
-use super::{Column, Group, Outcome, Row, Setup, Verdict};
+use super::{Batch, Column, Outcome, Row, Setup, Verdict};
 use crate::Result;
 use crate::qemu::{Machine, Running};
 use crate::record::{Record, ranges};
@@ -35,22 +35,22 @@ pub fn forged(log: &str) -> bool {
 pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
     let machine = setup.machine(column, "ask")?;
     let mut verdicts = Vec::new();
-    for group in Group::ALL {
+    for batch in Batch::ALL {
         let mut left: Vec<&'static Row> =
-            rows.iter().copied().filter(|row| row.group == group).collect();
+            rows.iter().copied().filter(|row| row.batch == batch).collect();
         while !left.is_empty() {
-            let count = if group == Group::Alone { 1 } else { left.len() };
+            let count = if batch == Batch::Alone { 1 } else { left.len() };
             let mut session = Session::start(setup, &machine, column, &left[..count])?;
             for row in &left[..count] {
                 let (outcome, records) = session.row(row);
-                let broken = matches!(outcome, Outcome::Failure(_)) || !session.is_alive();
+                let broken = matches!(outcome, Outcome::Failed(_)) || !session.is_alive();
                 verdicts.push(Verdict { row, column, outcome, records });
                 if broken {
                     break;
                 }
             }
-            let done = verdicts.iter().filter(|v| v.row.group == group).count();
-            left = rows.iter().copied().filter(|row| row.group == group).skip(done).collect();
+            let done = verdicts.iter().filter(|v| v.row.batch == batch).count();
+            left = rows.iter().copied().filter(|row| row.batch == batch).skip(done).collect();
         }
     }
     Ok(verdicts)
@@ -76,7 +76,7 @@ struct Known {
 
 impl Session {
     fn start(setup: &Setup, machine: &Machine, column: Column, rows: &[&Row]) -> Result<Self> {
-        let smp = rows.iter().any(|row| row.group == Group::Processors);
+        let smp = rows.iter().any(|row| row.batch == Batch::Processors);
         let mut machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
         // A machine that ends stays to be looked at.
         machine.extra.extend(["-action", "shutdown=pause"].map(String::from));
@@ -87,7 +87,7 @@ impl Session {
         if let Some(hidden) = ranges(&running.log(), "secvisor: hidden").next() {
             line.push_str(&format!(" hidden={:#x}", hidden.start));
         }
-        let kept = rows.iter().any(|row| matches!(row.group, Group::Modules | Group::Pinned));
+        let kept = rows.iter().any(|row| matches!(row.batch, Batch::Modules | Batch::Pinned));
         let mut session =
             Self { running, column, alive: true, watched: None, tables: Tables::default() };
         if kept && column != Column::Plain {
@@ -108,7 +108,7 @@ impl Session {
         let known = Known { records: Record::all(&log).len(), bytes: log.len() };
         let outcome = self.judge(row, known).unwrap_or_else(|error| {
             self.alive = false;
-            Outcome::Failure(error.to_string())
+            Outcome::Failed(error.to_string())
         });
         let records = self.records(known).into_iter().map(|record| record.line);
         let records = records.take(TOLD).collect();
@@ -146,9 +146,9 @@ impl Session {
         self.alive = survived.is_ok();
         let outcome = match survived {
             _ if effect => Outcome::Succeeded,
-            Err(error) => Outcome::Failure(format!("not well afterwards: {error}")),
+            Err(error) => Outcome::Failed(format!("not well afterwards: {error}")),
             Ok(()) => match changed.map_or_else(|| self.not_restored(), |what| Ok(Some(what)))? {
-                Some(what) => Outcome::Failure(what),
+                Some(what) => Outcome::Failed(what),
                 None => self.stopped(row, &attempt, known),
             },
         };
@@ -194,14 +194,14 @@ impl Session {
     fn stopped(&self, row: &Row, attempt: &Attempt, known: Known) -> Outcome {
         if self.column == Column::Plain {
             return match row.impossible {
-                true => Outcome::Stopped,
-                false => Outcome::Failure("no effect, though nothing stops it".into()),
+                Some(_) => Outcome::Stopped,
+                None => Outcome::Failed("no effect, though nothing stops it".into()),
             };
         }
         let (console, log) = (self.running.console.text(), self.running.log());
         let log = log.get(known.bytes..).unwrap_or_default();
         match evidence::amiss(row, attempt, &console, log, &Record::all(log)) {
-            Some(why) => Outcome::Failure(why),
+            Some(why) => Outcome::Failed(why),
             None => Outcome::Stopped,
         }
     }
@@ -216,7 +216,6 @@ impl Session {
         error: &str,
     ) -> Outcome {
         match (self.status().as_str(), row.effect) {
-            ("paused (shutdown)", Effect::Reset) if row.allowed => return Outcome::Reset,
             ("paused (shutdown)", Effect::Reset) | ("paused (suspended)", Effect::Sleep) => {
                 return Outcome::Succeeded;
             }
@@ -229,6 +228,6 @@ impl Session {
         {
             return Outcome::Stopped;
         }
-        Outcome::Failure(error.into())
+        Outcome::Failed(error.into())
     }
 }

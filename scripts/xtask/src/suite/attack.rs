@@ -1,8 +1,9 @@
 //! The freestanding guest: its attacks, its honest programs, its questions, on two emulators.
 
-use harness::attack::{self, Column, Group, Guest, Row, Setup, rows_of};
+use harness::attack::{self, Batch, Column, Guest, Row, Setup, Verdict, rows_of};
 use harness::{Result, bochs};
 
+use super::matrix::Cell;
 use super::{Context, Outcome, Test};
 use crate::artifacts::Arch;
 
@@ -13,11 +14,9 @@ const REFERENCE: u32 = 10;
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for column in Column::ALL {
-        for group in Group::ALL {
-            // What becomes of modules does not depend on the guard.
-            if group != Group::Modules || column != Column::Npf {
-                tests.push(watched(Guest::Long, group, column));
-            }
+        for batch in Batch::ALL {
+            tests.push(watched(Guest::Long, batch, column));
+            tests.push(watched(Guest::Pae, batch, column));
         }
         tests.push(checked(Guest::Long, column));
     }
@@ -36,13 +35,8 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// The 32-bit guests. Everything is watched in one format of page tables, with the default guard; all
-/// else runs unwatched, which takes seconds.
+/// The 32-bit guests, unwatched: that takes seconds.
 fn protected_mode(tests: &mut Vec<Test>) {
-    for group in Group::ALL {
-        tests.push(watched(Guest::Pae, group, Column::Events));
-    }
-    tests.push(watched(Guest::Pae, Group::Alone, Column::Plain));
     for guest in [Guest::Pae, Guest::Large, Guest::Small] {
         for column in Column::ALL {
             // What the entry guard lets through does not depend on the size of pages.
@@ -57,13 +51,26 @@ fn protected_mode(tests: &mut Vec<Test>) {
     tests.push(honest(Guest::Pae, Column::Npf));
 }
 
-/// A group of rows in a column, each judged from outside.
-fn watched(guest: Guest, group: Group, column: Column) -> Test {
-    let name = format!("attack/{}{}-{}", guest.prefix(), group.name(), column.name());
-    Test::with_outcome(name.clone(), move |context| {
-        let rows: Vec<_> = rows_of(guest).filter(|row| row.group == group).collect();
-        judged(&setup(context, &name, guest)?, column, &rows)
-    })
+/// Whether a batch is watched for the matrix only. What becomes of modules does not depend on the
+/// guard, and of 32-bit rows not much is new beside the other guest's and their own unwatched run.
+fn is_left_to_the_matrix(guest: Guest, batch: Batch, column: Column) -> bool {
+    match guest {
+        Guest::Long => batch == Batch::Modules && column == Column::Npf,
+        _ => column != Column::Events && (batch != Batch::Alone || column == Column::Npf),
+    }
+}
+
+/// A batch of rows in a column, each judged from outside.
+fn watched(guest: Guest, batch: Batch, column: Column) -> Test {
+    let name = format!("attack/{}{}-{}", guest.prefix(), batch.name(), column.name());
+    let test = Test::with_outcome(name.clone(), move |context| {
+        let rows: Vec<_> = rows_of(guest).filter(|row| row.batch == batch).collect();
+        judged(context, &setup(context, &name, guest)?, column, &rows)
+    });
+    match is_left_to_the_matrix(guest, batch, column) {
+        true => test.only_in_matrix(),
+        false => test.in_matrix(),
+    }
 }
 
 /// All rows that can be run without a look from outside.
@@ -180,8 +187,23 @@ fn same(one: &[String], other: &[String]) -> Result<()> {
 }
 
 /// Each row counts as a test of its own.
-fn judged(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Outcome> {
+fn judged(
+    context: &Context,
+    setup: &Setup,
+    column: Column,
+    rows: &[&'static Row],
+) -> Result<Outcome> {
     let verdicts = attack::judge(setup, column, rows)?;
+    if let Some(guest) = setup.kind.in_matrix() {
+        let cell = |verdict: &Verdict| Cell {
+            id: format!("{guest}/{}", verdict.row.name),
+            group: verdict.row.group.name(),
+            column,
+            outcome: verdict.outcome.clone(),
+            note: verdict.reason().map(str::to_owned),
+        };
+        context.tell(verdicts.iter().map(cell).collect());
+    }
     let (held, wrong): (Vec<_>, Vec<_>) =
         verdicts.iter().partition(|verdict| verdict.as_expected());
     let told = wrong.iter().map(|verdict| {

@@ -3,7 +3,7 @@
 //! A row prepares (whatever a compromised kernel could prepare as mere data), then acts. Before the
 //! act the guest says what it aims at and where a success would show; the judge looks there itself.
 //!
-//! A new attack is a row here and one of the same name in the judge's table, `attack/rows.rs`.
+//! A new attack is a row here and one of the same name in the judge's table, `attack/rows/GROUP.rs`.
 
 mod case;
 mod entry;
@@ -88,20 +88,18 @@ impl Plan {
     }
 }
 
-/// All rows of an ordinary run.
-const ATTACKS: &[&[Attack]] = &[
-    execute::ROWS,
-    write::ROWS,
-    entry::ROWS,
-    hidden::ROWS,
-    hardware::ROWS,
-    routing::ROWS,
+/// All rows, by what `run=` calls them together: of an ordinary run; of modules, which the others need
+/// not wait for; such as want a second processor; such as may end the machine; and what can be done
+/// only once, in a kernel that is locked.
+const ATTACKS: &[(&str, &[Attack])] = &[
+    ("attacks", execute::ROWS),
+    ("attacks", write::ROWS),
+    ("attacks", entry::ROWS),
+    ("attacks", hidden::ROWS),
+    ("attacks", hardware::ROWS),
+    ("attacks", routing::ROWS),
     #[cfg(target_arch = "x86")]
-    protected::ROWS,
-];
-/// Rows by group or name only: of modules, which the other rows need not wait for; such as want a
-/// second processor; such as may end the machine; and last what can be done only once.
-const SPECIAL: &[(&str, &[Attack])] = &[
+    ("attacks", protected::ROWS),
     ("modules", modules::ROWS),
     ("modules", release::ROWS),
     ("smp", processors::ROWS),
@@ -111,22 +109,15 @@ const SPECIAL: &[(&str, &[Attack])] = &[
     ("pinned", lock::ROWS),
 ];
 
-/// Runs the chosen rows.
+/// Runs the chosen rows, in the order in which they were chosen.
 pub fn run(options: &Options) {
     // What the text page held at first, to mend it from after an attack that succeeded.
     copy(symbol!(victim), GOLDEN, PAGE);
-    for rows in ATTACKS {
-        for row in *rows {
-            if options.wants("attacks") || options.chosen().any(|name| name == row.name) {
-                stage(row, options);
-            }
-        }
-    }
-    for (group, rows) in SPECIAL {
-        for row in *rows {
-            if options.chosen().any(|name| name == row.name || name == *group) {
-                stage(row, options);
-            }
+    for chosen in options.chosen() {
+        let together = if chosen == "all" { "attacks" } else { chosen };
+        for (batch, rows) in ATTACKS {
+            let own = rows.iter().filter(|row| *batch == together || row.name == chosen);
+            own.for_each(|row| stage(row, options));
         }
     }
 }

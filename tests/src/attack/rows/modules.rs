@@ -1,12 +1,12 @@
 //! Modules that must not be approved, releases that must not be done, and what comes after.
 
-use super::{Group, KERNEL_FETCH, Needs, Row, Trace, WRITE};
+use super::{Batch, KERNEL_FETCH, Needs, Row, Trace, WRITE};
 
 const EPERM: i64 = -1;
 const ENOENT: i64 = -2;
-const EFAULT: i64 = -14;
+pub(super) const EFAULT: i64 = -14;
 const EBUSY: i64 = -16;
-const EINVAL: i64 = -22;
+pub(super) const EINVAL: i64 = -22;
 
 /// Said where bytes differ; what follows is told by the guest, which knows the field.
 const FIELD: &str = ": expected ";
@@ -18,7 +18,7 @@ const UNKNOWN: &str = "not on the approval list";
 const BUSY: &str = "approved already, or in the way";
 
 const fn row(name: &'static str, trace: Trace) -> Row {
-    Row { group: Group::Modules, ..Row::new(name, trace) }
+    Row { batch: Batch::Modules, ..Row::new(name, trace) }
 }
 
 /// A call that fails, with this in the log, and then the module is run.
@@ -27,7 +27,7 @@ const fn refused(name: &'static str, errno: i64, log: &'static str) -> Row {
 }
 
 /// A call that fails without a line of its own: the descriptor is none, or nothing is to be released.
-const fn failed(name: &'static str, errno: i64) -> Row {
+pub(super) const fn failed(name: &'static str, errno: i64) -> Row {
     refused(name, errno, "")
 }
 
@@ -90,16 +90,6 @@ pub(super) const ROWS: &[Row] = &[
     refused("module-dependency-moved", EPERM, FIELD),
     refused("module-approved-twice", EBUSY, BUSY),
     refused("module-overlap", EBUSY, BUSY),
-    failed("descriptor-version", EINVAL),
-    failed("descriptor-kind", EINVAL),
-    failed("descriptor-reserved", EINVAL),
-    failed("descriptor-operation", EINVAL),
-    failed("descriptor-size", EINVAL),
-    failed("descriptor-unaligned", EINVAL),
-    failed("descriptor-half-unmapped", EFAULT),
-    failed("descriptor-local-apic", EFAULT),
-    failed("descriptor-hidden", EFAULT),
-    failed("descriptor-non-canonical", EFAULT).only(Needs::LongMode),
     failed("release-unapproved", ENOENT),
     kept("release-kernel-text", EPERM),
     kept("release-kernel-text-as-init", EPERM),

@@ -1,0 +1,313 @@
+//! The matrix of attacks and columns, put together from what the tests tell.
+
+use std::fmt::Write;
+
+use harness::attack::{Column, Group, Outcome};
+
+/// What became of an attack in a column.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Its name in the matrix, such as `x86_64/exec-heap`.
+    pub id: String,
+    /// Its section of the catalogue of attacks.
+    pub group: &'static str,
+    /// What was below the guest.
+    pub column: Column,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why it is stopped without SecVisor, or succeeds under it, or was not tried.
+    pub note: Option<String>,
+}
+
+/// What stands before the slash of an id, in the order of the matrix.
+const GUESTS: [&str; 5] = ["x86_64", "i386", "linux-x86_64", "linux-i386", "boot"];
+
+/// An attack in all columns.
+struct Line {
+    id: String,
+    group: &'static str,
+    cells: [Option<Cell>; Column::ALL.len()],
+}
+
+impl Line {
+    fn outcome(&self, column: Column) -> &Outcome {
+        self.cells[column as usize].as_ref().map_or(&Outcome::NotRun, |cell| &cell.outcome)
+    }
+
+    /// All reasons, each once; failures with their column.
+    fn note(&self) -> Option<String> {
+        let mut notes = Vec::new();
+        for cell in self.cells.iter().flatten() {
+            let note = match &cell.outcome {
+                Outcome::Failed(why) => Some(format!("{}: {why}", cell.column.name())),
+                _ => cell.note.clone(),
+            };
+            notes.extend(note.filter(|note| !notes.contains(note)));
+        }
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+}
+
+/// How often attacks of a column came to what: what came to nothing clear counts as neither.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Sum {
+    stopped: u32,
+    succeeded: u32,
+}
+
+impl Sum {
+    fn attempted(self) -> u32 {
+        self.stopped + self.succeeded
+    }
+}
+
+/// All attacks, in the catalogue's order.
+pub struct Matrix(Vec<Line>);
+
+fn place(names: impl IntoIterator<Item = &'static str>, name: &str) -> usize {
+    names.into_iter().take_while(|known| *known != name).count()
+}
+
+impl Matrix {
+    /// The matrix of what was told.
+    pub fn new(cells: Vec<Cell>) -> Self {
+        let mut lines: Vec<Line> = Vec::new();
+        for cell in cells {
+            let at = lines.iter().position(|line| line.id == cell.id).unwrap_or(lines.len());
+            if at == lines.len() {
+                let (id, group) = (cell.id.clone(), cell.group);
+                lines.push(Line { id, group, cells: Default::default() });
+            }
+            let slot = &mut lines[at].cells[cell.column as usize];
+            let outcome = match slot {
+                Some(_) => Outcome::Failed("told twice".into()),
+                None => cell.outcome.clone(),
+            };
+            *slot = Some(Cell { outcome, ..cell });
+        }
+        let order = |line: &Line| {
+            let guest = line.id.split('/').next().unwrap_or_default();
+            (place(GUESTS, guest), place(Group::ALL.map(Group::name), line.group))
+        };
+        lines.sort_by_key(order);
+        Self(lines)
+    }
+
+    fn sum(&self, group: Option<&str>, column: Column) -> Sum {
+        let mut sum = Sum::default();
+        for line in self.0.iter().filter(|line| group.is_none_or(|group| line.group == group)) {
+            match line.outcome(column) {
+                Outcome::Stopped => sum.stopped += 1,
+                Outcome::Succeeded => sum.succeeded += 1,
+                Outcome::Failed(_) | Outcome::NotRun => (),
+            }
+        }
+        sum
+    }
+
+    /// What must not stand in a matrix: failures, and without a reason an attack that is stopped
+    /// without SecVisor, gets through as shipped, or was not tried.
+    pub fn amiss(&self) -> Vec<String> {
+        let mut amiss = Vec::new();
+        for line in &self.0 {
+            for column in Column::ALL {
+                let cell = line.cells[column as usize].as_ref();
+                let reason = cell.is_some_and(|cell| cell.note.is_some());
+                let outcome = line.outcome(column);
+                let fits = match (outcome, column) {
+                    (Outcome::Failed(_), _) => false,
+                    (Outcome::Stopped, Column::Plain) | (Outcome::Succeeded, Column::Events) => {
+                        reason
+                    }
+                    (Outcome::NotRun, _) => reason,
+                    _ => true,
+                };
+                if !fits {
+                    amiss.push(match outcome {
+                        Outcome::Failed(why) => format!("{} {}: {why}", line.id, column.name()),
+                        _ => format!(
+                            "{} {}: {}, and nothing says why",
+                            line.id,
+                            column.name(),
+                            outcome.name()
+                        ),
+                    });
+                }
+            }
+        }
+        amiss
+    }
+
+    /// The matrix for people: a line for every attack, then the sums.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let width = self.0.iter().map(|line| line.id.len()).max().unwrap_or(0);
+        let mut row = |id: &str, group: &str, cells: [&str; 3], note: &str| {
+            let [plain, npf, events] = cells;
+            let line =
+                format!("{id:<width$}  {group:<15}  {plain:<9}  {npf:<9}  {events:<9}  {note}");
+            let _ = writeln!(text, "{}", line.trim_end());
+        };
+        row("attack", "group", Column::ALL.map(Column::name), "note");
+        for line in &self.0 {
+            let cells = Column::ALL.map(|column| line.outcome(column).name());
+            row(&line.id, line.group, cells, &line.note().unwrap_or_default());
+        }
+        let _ = writeln!(text, "\nattempted / stopped / succeeded");
+        for (name, group) in self.groups() {
+            let sums = Column::ALL.map(|column| {
+                let sum = self.sum(group, column);
+                format!("{} / {} / {}", sum.attempted(), sum.stopped, sum.succeeded)
+            });
+            let [plain, npf, events] = sums;
+            let line = format!("{name:<15}  {plain:<15}  {npf:<15}  {events}");
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+
+    /// Names of the groups that have rows, and in the end the sum of all.
+    fn groups(&self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+        let has = |group: &&str| self.0.iter().any(|line| line.group == *group);
+        let groups: Vec<_> = Group::ALL.map(Group::name).into_iter().filter(has).collect();
+        groups.into_iter().map(|name| (name, Some(name))).chain([("all", None)])
+    }
+
+    /// The README's summary.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from(
+            "| stopped / attempted | plain | `npf` | `events` |\n|---|---:|---:|---:|\n",
+        );
+        for (name, group) in self.groups() {
+            let [plain, npf, events] = Column::ALL.map(|column| {
+                let sum = self.sum(group, column);
+                format!("{} / {}", sum.stopped, sum.attempted())
+            });
+            let _ = writeln!(text, "| {name} | {plain} | {npf} | {events} |");
+        }
+        text
+    }
+
+    /// The matrix for programs.
+    pub fn json(&self) -> String {
+        let columns = Column::ALL.map(|column| {
+            let sum = self.sum(None, column);
+            format!(
+                "    \"{}\": {{\"attempted\": {}, \"stopped\": {}, \"succeeded\": {}}}",
+                column.name(),
+                sum.attempted(),
+                sum.stopped,
+                sum.succeeded
+            )
+        });
+        let rows = self.0.iter().map(|line| {
+            let mut fields = vec![("id", line.id.clone()), ("group", line.group.into())];
+            fields.extend(
+                Column::ALL.map(|column| (column.name(), line.outcome(column).name().into())),
+            );
+            fields.extend(line.note().map(|note| ("note", note)));
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("\"{name}\": {}", quoted(value)))
+                .collect();
+            format!("    {{{}}}", fields.join(", "))
+        });
+        format!(
+            "{{\n  \"columns\": {{\n{}\n  }},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            columns.join(",\n"),
+            rows.collect::<Vec<_>>().join(",\n")
+        )
+    }
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", control as u32);
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(id: &str, column: Column, outcome: Outcome, note: Option<&str>) -> Cell {
+        let note = note.map(str::to_owned);
+        Cell { id: id.into(), group: Group::Remap.name(), column, outcome, note }
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("it \"hung\"".into())
+    }
+
+    /// An attack that is to be stopped by either guard, with this outcome in the shipped column.
+    fn line(id: &str, events: Outcome) -> Vec<Cell> {
+        vec![
+            cell(id, Column::Plain, Outcome::Succeeded, None),
+            cell(id, Column::Npf, Outcome::Stopped, None),
+            cell(id, Column::Events, events, None),
+        ]
+    }
+
+    #[test]
+    fn attempted_is_stopped_and_succeeded_and_a_failure_is_neither() {
+        let mut cells = line("x86_64/a", Outcome::Stopped);
+        cells.extend(line("x86_64/b", Outcome::Succeeded));
+        cells.extend(line("i386/c", failed()));
+        cells.extend(line("boot/d", Outcome::Stopped).drain(..1));
+        let matrix = Matrix::new(cells);
+        let sums = Column::ALL.map(|column| matrix.sum(None, column));
+        let [plain, npf, events] = sums;
+        assert_eq!(plain, Sum { stopped: 0, succeeded: 4 });
+        assert_eq!(npf, Sum { stopped: 3, succeeded: 0 });
+        assert_eq!(events, Sum { stopped: 1, succeeded: 1 });
+        assert_eq!(events.attempted(), 2);
+        assert_eq!(matrix.sum(Some("remap"), Column::Events), events);
+        assert_eq!(matrix.sum(Some("entry"), Column::Events), Sum::default());
+    }
+
+    #[test]
+    fn what_needs_a_reason_and_has_none_is_amiss() {
+        let amiss = |cells| Matrix::new(cells).amiss();
+        assert!(amiss(line("x86_64/a", Outcome::Stopped)).is_empty());
+        assert_eq!(amiss(line("x86_64/a", failed())), ["x86_64/a events: it \"hung\""]);
+        let through = "x86_64/a events: succeeded, and nothing says why";
+        assert_eq!(amiss(line("x86_64/a", Outcome::Succeeded)), [through]);
+        let mut cells = line("x86_64/a", Outcome::Succeeded);
+        cells[2].note = Some("not promised".into());
+        assert!(amiss(cells.clone()).is_empty());
+        cells[0].outcome = Outcome::Stopped;
+        assert_eq!(amiss(cells.clone()), ["x86_64/a plain: stopped, and nothing says why"]);
+        cells.truncate(1);
+        assert_eq!(amiss(cells).len(), 3);
+        let mut cells = line("x86_64/a", Outcome::Stopped);
+        cells.extend(line("x86_64/a", Outcome::Stopped));
+        assert_eq!(amiss(cells).len(), 3);
+    }
+
+    #[test]
+    fn rows_are_ordered_by_guest_and_group_and_written_as_json() {
+        let mut cells = line("i386/c", failed());
+        cells.extend(line("x86_64/a", Outcome::Stopped));
+        let json = Matrix::new(cells).json();
+        let told = "  \"columns\": {\n    \
+            \"plain\": {\"attempted\": 2, \"stopped\": 0, \"succeeded\": 2},\n    \
+            \"npf\": {\"attempted\": 2, \"stopped\": 2, \"succeeded\": 0},\n    \
+            \"events\": {\"attempted\": 1, \"stopped\": 1, \"succeeded\": 0}\n  },\n  \
+            \"rows\": [\n    \
+            {\"id\": \"x86_64/a\", \"group\": \"remap\", \"plain\": \"succeeded\", \
+            \"npf\": \"stopped\", \"events\": \"stopped\"},\n    \
+            {\"id\": \"i386/c\", \"group\": \"remap\", \"plain\": \"succeeded\", \
+            \"npf\": \"stopped\", \"events\": \"failed\", \
+            \"note\": \"events: it \\\"hung\\\"\"}\n  ]\n";
+        assert_eq!(json, format!("{{\n{told}}}\n"));
+    }
+}
