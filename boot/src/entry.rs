@@ -148,6 +148,7 @@ early_image:
 stack_guard:
     .skip 4096
     .skip 65536
+    .global early_stack_end
 early_stack_end:
 "#,
     options(att_syntax)

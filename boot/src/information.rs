@@ -14,6 +14,7 @@ mod tag {
     pub const MODULE: u32 = 3;
     pub const MEMORY_MAP: u32 = 6;
     pub const FRAMEBUFFER: u32 = 8;
+    pub const ELF_SECTIONS: u32 = 9;
     pub const RSDP_V1: u32 = 14;
     pub const RSDP_V2: u32 = 15;
 }
@@ -44,6 +45,8 @@ pub struct Information<'a> {
     pub rsdp: Option<&'a [u8]>,
     /// What the screen shows.
     pub screen: Screen,
+    /// Where GRUB left SecVisor's own symbol table and the names in it: anywhere.
+    pub symbols: Option<[PhysicalRange; 2]>,
 }
 
 /// The modules by name, as far as they were seen.
@@ -69,6 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Information<'_>, BootError<'_>> {
     let mut modules = Modules::default();
     let mut rsdp = [None; 2];
     let mut screen = Screen::None;
+    let mut symbols = None;
     loop {
         let kind = u32_at(rest, 0).ok_or(short)?;
         let size = u32_at(rest, 4).ok_or(short)? as usize;
@@ -79,6 +83,7 @@ pub fn parse(bytes: &[u8]) -> Result<Information<'_>, BootError<'_>> {
             tag::MODULE => modules.add(body)?,
             tag::MEMORY_MAP => memory = Some(memory_map(body)?),
             tag::FRAMEBUFFER => screen = self::screen(body).unwrap_or_default(),
+            tag::ELF_SECTIONS => symbols = self::symbols(body),
             tag::RSDP_V1 => rsdp[1] = body.get(..20).filter(|body| sums_to_zero(body, 0..20)),
             tag::RSDP_V2 => {
                 let right = |body: &&[u8]| {
@@ -109,7 +114,7 @@ pub fn parse(bytes: &[u8]) -> Result<Information<'_>, BootError<'_>> {
             }
         }
     }
-    Ok(Information { command_line, memory, kernel, initrd, policy, rsdp, screen })
+    Ok(Information { command_line, memory, kernel, initrd, policy, rsdp, screen, symbols })
 }
 
 impl<'a> Modules<'a> {
@@ -172,6 +177,19 @@ fn screen(body: &[u8]) -> Option<Screen> {
         2 if (address, width, height) == (TEXT_BUFFER, 80, 25) => Some(Screen::Text80x25),
         _ => None,
     }
+}
+
+/// Section "ELF-Symbols": number and size of an ELF64 image's section headers, then these (ELF
+/// specification, "Section header").
+fn symbols(body: &[u8]) -> Option<[PhysicalRange; 2]> {
+    const HEADER_BYTES: usize = 64;
+    const SYMBOL_TABLE: u32 = 2;
+    let size = u32_at(body, 4).filter(|&size| size as usize >= HEADER_BYTES)? as usize;
+    let mut headers = body.get(12..)?.chunks_exact(size);
+    let range = |header: &[u8]| PhysicalRange::new(u64_at(header, 16)?, u64_at(header, 32)?);
+    let table = headers.clone().find(|header| u32_at(header, 4) == Some(SYMBOL_TABLE))?;
+    let names = headers.nth(u32_at(table, 40)? as usize)?;
+    Some([range(table)?, range(names)?])
 }
 
 #[cfg(test)]
@@ -335,6 +353,33 @@ mod tests {
                 bytes[at] = byte;
             }
             let _ = parse(&bytes).map_err(|error| error.to_string());
+        }
+    }
+
+    #[test]
+    fn symbols_are_where_the_section_headers_say() {
+        let header = |kind: u32, address: u64, size: u64, link: u32| {
+            let mut bytes = [0; 64];
+            bytes[4..8].copy_from_slice(&kind.to_le_bytes());
+            bytes[16..24].copy_from_slice(&address.to_le_bytes());
+            bytes[32..40].copy_from_slice(&size.to_le_bytes());
+            bytes[40..44].copy_from_slice(&link.to_le_bytes());
+            bytes
+        };
+        let tag = |entry_size: u32, link| {
+            let words = [3, entry_size, 0].map(u32::to_le_bytes).concat();
+            let headers =
+                [header(0, 0, 0, 0), header(2, 0x1000, 48, link), header(3, 0x2000, 9, 0)];
+            (tag::ELF_SECTIONS, [words, headers.concat()].concat())
+        };
+        let found = |tag| {
+            let bytes = information(&[&[memory(), tag], &modules()[..]].concat());
+            parse(&bytes).unwrap().symbols
+        };
+        assert_eq!(found(tag(64, 2)), Some([range(0x1000, 0x1030), range(0x2000, 0x2009)]));
+        for (entry_size, link) in [(64, 3), (64, u32::MAX), (64, 0), (0, 2), (40, 2), (u32::MAX, 2)]
+        {
+            assert_eq!(found(tag(entry_size, link)), None);
         }
     }
 }

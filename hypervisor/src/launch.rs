@@ -31,6 +31,7 @@ use crate::host::paging::{self, Image};
 use crate::host::{console, interrupts};
 use crate::machine::{Machine, Ring};
 use crate::memory::{Guest, Launch, Tables};
+use crate::panic::SYMBOLS;
 use crate::smp;
 use crate::svm::cpu;
 use crate::vcpu::Vcpu;
@@ -74,9 +75,9 @@ fn or_refuse<T, E: fmt::Display>(result: Result<T, E>, screen: &Screen) -> T {
 /// # Safety
 /// Once, on the processor that booted, with SecVisor alone on the machine.
 pub unsafe fn launch(information: u64, image: u64, tables: u64) -> ! {
-    console::open(LogPort::Com2);
     interrupts::fill();
     interrupts::load();
+    console::open(LogPort::Com2);
     // SAFETY: this is the only one, and it ends before the guest runs.
     let mut memory = unsafe { Launch::new() };
 
@@ -87,6 +88,9 @@ pub unsafe fn launch(information: u64, image: u64, tables: u64) -> ! {
         copy.copy_from_slice(memory.bytes(source));
     }
     let information = or_refuse(information::parse(copy), &Screen::Text80x25);
+    if let Some(symbols) = information.symbols {
+        keep_symbols(&memory, symbols);
+    }
     let screen = information.screen;
     let options = or_refuse(Options::parse(information.command_line), &screen);
     console::open(options.log);
@@ -96,6 +100,20 @@ pub unsafe fn launch(information: u64, image: u64, tables: u64) -> ! {
         refuse(&screen, format_args!("no room for SecVisor"))
     };
     prepare(&mut memory, &information, options, features, image, tables)
+}
+
+/// Keeps the names of SecVisor's functions, for the report of a failure; without them if GRUB left
+/// none or more than there is room for.
+fn keep_symbols(memory: &Launch, [table, names]: [PhysicalRange; 2]) {
+    let mut kept = SYMBOLS.lock();
+    let ends = [table.length(), table.length().saturating_add(names.length())];
+    let early = [table, names].into_iter().all(|range| range.end() <= EARLY_LIMIT);
+    if early && ends[1] <= kept.bytes.len() as u64 {
+        kept.ends = ends.map(|end| end as usize);
+        let [table_end, names_end] = kept.ends;
+        kept.bytes[..table_end].copy_from_slice(memory.bytes(table));
+        kept.bytes[table_end..names_end].copy_from_slice(memory.bytes(names));
+    }
 }
 
 fn prepare(

@@ -15,6 +15,7 @@ mod instruction;
 mod launch;
 mod machine;
 mod memory;
+mod panic;
 mod smp;
 mod svm;
 mod vcpu;
@@ -26,13 +27,4 @@ mod vcpu;
 extern "C" fn secvisor_main(information: u64, image: u64, tables: u64) -> ! {
     // SAFETY: called once, by the entry code, before any guest runs.
     unsafe { launch::launch(information, image, tables) }
-}
-
-#[panic_handler]
-#[allow(unsafe_code, reason = "frees the log from whoever held it")]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: this processor never returns to the code that held the lock.
-    unsafe { host::console::force_unlock() };
-    log::error!("secvisor: panic: {info}");
-    svm::cpu::stop()
 }

@@ -8,13 +8,15 @@ use policy::msr;
 use crate::machine::Machine;
 use crate::memory::Guest;
 use crate::svm::cpu;
-use crate::svm::vmcb::{Event, FLUSH_ALL, Intercepts, SEGMENT_LONG, Segment, Vmcb, WRITES_CR4};
+use crate::svm::vmcb::{
+    Control, Event, FLUSH_ALL, Intercepts, SEGMENT_LONG, Segment, Vmcb, WRITES_CR4,
+};
 
 mod build;
 
 /// General-purpose registers that VMRUN does not switch.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Default, Debug)]
 #[allow(missing_docs, reason = "named as the processor names them")]
 pub struct Registers {
     pub rcx: u64,
@@ -64,6 +66,17 @@ pub struct Step {
     pub pops_flags: bool,
 }
 
+/// An exit that the fast path left, kept for the report of a failure.
+#[derive(Clone, Copy, Default)]
+pub struct Noted {
+    /// Code.
+    pub exit: u64,
+    /// Details.
+    pub info: [u64; 2],
+    /// Where the guest was.
+    pub rip: u64,
+}
+
 /// A processor. The VMCB comes first: the world switch finds the rest relative to it.
 #[repr(C, align(4096))]
 pub struct Vcpu {
@@ -93,6 +106,10 @@ pub struct Vcpu {
     saves_next_rip: bool,
     /// Every ASID of this processor must be flushed before the guest runs on.
     pub flush_owed: bool,
+    /// The last exits, the next one at `noted` modulo their number.
+    pub recent: [Noted; 8],
+    /// Exits noted so far.
+    pub noted: usize,
     /// Number of this processor.
     pub number: u32,
     guest: Guest,
@@ -112,6 +129,14 @@ impl Vcpu {
         if !self.saves_next_rip {
             self.vmcb.control.next_rip = 0;
         }
+    }
+
+    /// Keeps this exit among the last.
+    pub fn note_exit(&mut self) {
+        let Control { exit_code, exit_info_1, exit_info_2, .. } = self.vmcb.control;
+        let info = [exit_info_1, exit_info_2];
+        self.recent[self.noted % 8] = Noted { exit: exit_code, info, rip: self.vmcb.save.rip };
+        self.noted = self.noted.wrapping_add(1);
     }
 
     /// Physical address of the host save area, for VM_HSAVE_PA.

@@ -57,6 +57,7 @@ pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
     // SAFETY: by the caller's promise.
     let vcpu = unsafe { &mut *vcpu };
     vcpu.forget_stale_next_rip();
+    vcpu.note_exit();
     let exit = Exit::decode(&vcpu.vmcb);
     // Whatever an exit interrupted is delivered after it, and never lost.
     let interrupted = Event::interrupted(vcpu.vmcb.control.exit_interrupt_info);

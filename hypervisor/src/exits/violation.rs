@@ -92,14 +92,7 @@ fn writes_to_its_own_frame(vcpu: &Vcpu, refusal: Refusal) -> bool {
 /// An exit that nobody knows how to go on from.
 pub fn unresumable(vcpu: &Vcpu, kind: Kind, info: u64) -> ! {
     vcpu.machine.record(vcpu, Refusal::of(kind, info));
-    let control = &vcpu.vmcb.control;
-    log::error!(
-        "secvisor: exit {:#x} info {:#x} {:#x} cannot be resumed",
-        control.exit_code,
-        control.exit_info_1,
-        control.exit_info_2,
-    );
-    halt()
+    panic!("exit {:#x} cannot be resumed", vcpu.vmcb.control.exit_code);
 }
 
 fn halt() -> ! {

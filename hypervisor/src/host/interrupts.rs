@@ -1,6 +1,6 @@
 //! SecVisor's interrupt descriptors. GIF is clear while it runs beside a guest, so these catch
-//! only its own faults, NMIs before the guest starts and on parked processors, and the #SX that
-//! an INIT becomes there.
+//! only its own faults, which end it (`panic.rs`), NMIs before the guest starts and on parked
+//! processors, and the #SX that an INIT becomes there.
 #![allow(unsafe_code, reason = "interrupt entry points")]
 
 use core::arch::naked_asm;
@@ -34,22 +34,12 @@ unsafe extern "C" fn general_protection() {
         "lea rax, [rip + {write}]",
         "cmp rax, [rsp + 16]",
         "2: pop rax",
-        "jne {unexpected}",
+        "jne exception_entries + 13 * 16",
         "add rsp, 8",
         "add qword ptr [rsp], 4",
         "mov esi, 1",
         "iretq",
         read = sym cpu::read_msr_or_fail,
         write = sym cpu::write_msr_or_fail,
-        unexpected = sym unexpected,
     )
-}
-
-#[unsafe(naked)]
-unsafe extern "C" fn unexpected() {
-    naked_asm!("mov rdi, [rsp]", "mov rsi, [rsp + 8]", "and rsp, -16", "call {die}", die = sym die)
-}
-
-extern "C" fn die(first: u64, second: u64) -> ! {
-    panic!("exception in SecVisor: stack {first:#x} {second:#x}")
 }

@@ -1,6 +1,8 @@
 //! The guest's first instruction.
 #![allow(unsafe_code, reason = "enters the guest")]
 
+use core::sync::atomic::Ordering;
+
 use boot::linux::GuestStart;
 use boot::screen::Screen;
 use policy::approval::Architecture;
@@ -11,7 +13,7 @@ use super::refuse;
 use crate::host::retire::run_without_launch_code;
 use crate::svm::{cpu, vmcb::Segment};
 use crate::vcpu::Vcpu;
-use crate::{exits, fast, hardware};
+use crate::{exits, fast, hardware, panic};
 
 /// Gives the processor the state that Linux's boot protocols ask for, and runs the guest.
 pub fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! {
@@ -51,6 +53,7 @@ pub fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! 
         EntryGuard::Events => fast::events,
         EntryGuard::Npf => fast::npf,
     };
+    panic::VCPU.store(vcpu, Ordering::Relaxed);
     // What was hashed in the caches is what memory holds, for uncached aliases too.
     cpu::write_back_caches();
     cpu::clear_global_interrupt_flag();

@@ -33,7 +33,9 @@ pub unsafe extern "C" fn run(
     slow: unsafe extern "C" fn(*mut Vcpu),
 ) -> ! {
     naked_asm!(
-        // [rsp] = vcpu, [rsp + 8] = fast, [rsp + 16] = slow; RSP is 16-byte aligned for calls.
+        // Nobody returns: the stack begins anew. [rsp] = vcpu, [rsp + 8] = fast, [rsp + 16] = slow;
+        // RSP is 16-byte aligned for calls.
+        "lea rsp, [rip + early_stack_end - 8]",
         "push rdx",
         "push rsi",
         "push rdi",

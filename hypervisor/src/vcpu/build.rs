@@ -3,7 +3,7 @@
 use policy::fault::EntryGuard;
 use policy::frame::View;
 
-use super::{Load, Registers, SystemCall, Vcpu};
+use super::{Load, Noted, Registers, SystemCall, Vcpu};
 use crate::hardware::Features;
 use crate::machine::Machine;
 use crate::svm::vmcb::{FLUSH_ALL, FLUSH_THIS, Intercepts, Vmcb};
@@ -84,6 +84,8 @@ impl Vcpu {
             open_gate: None,
             saves_next_rip: features.next_rip,
             flush_owed: true,
+            recent: [Noted::default(); 8],
+            noted: 0,
             number,
             guest: machine.guest,
             machine,

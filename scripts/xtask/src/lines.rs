@@ -8,11 +8,12 @@ use harness::Result;
 use crate::process::root;
 
 /// Parts, with what they are.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
     ("boot", "boot, gone after launch"),
     ("paper", "runtime: what the paper's runtime did"),
     ("verify", "runtime: exact verification of modules"),
     ("further", "runtime: further"),
+    ("end", "the report of SecVisor's own failure"),
     ("guest", "guest kernels and interface"),
     ("host", "host tools and scripts"),
     ("tests", "tests"),

@@ -7,7 +7,8 @@ use x86_64::VirtAddr;
 use x86_64::instructions::tables::lidt;
 use x86_64::structures::DescriptorTablePointer;
 
-use super::{general_protection, ignore, ignore_with_error_code, unexpected};
+use super::{general_protection, ignore, ignore_with_error_code};
+use crate::panic;
 
 const VECTORS: usize = 32;
 const DEBUG: usize = 1;
@@ -24,13 +25,12 @@ static TABLE: [AtomicU64; VECTORS * 2] = [const { AtomicU64::new(0) }; VECTORS *
 /// Fills the table.
 pub fn fill() {
     for (vector, gate) in TABLE.chunks_exact(2).enumerate() {
-        let handler: unsafe extern "C" fn() = match vector {
-            DEBUG | NMI => ignore,
-            GENERAL_PROTECTION => general_protection,
-            SECURITY => ignore_with_error_code,
-            _ => unexpected,
+        let address = match vector {
+            DEBUG | NMI => ignore as *const () as u64,
+            GENERAL_PROTECTION => general_protection as *const () as u64,
+            SECURITY => ignore_with_error_code as *const () as u64,
+            _ => panic::entry(vector as u64),
         };
-        let address = handler as *const () as u64;
         let (middle, low) = (address >> 16 & 0xFFFF, address & 0xFFFF);
         gate[0].store(low | CODE_SELECTOR << 16 | GATE << 32 | middle << 48, Ordering::Relaxed);
         gate[1].store(address >> 32, Ordering::Relaxed);
