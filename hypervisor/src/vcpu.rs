@@ -165,10 +165,10 @@ impl Vcpu {
         }
     }
 
-    /// Whether the guest runs 64-bit code.
+    /// Whether the guest runs 64-bit code. No view hides LMA.
     #[inline(always)]
     pub fn is_64_bit(&self) -> bool {
-        self.vmcb.save.cs.attributes & SEGMENT_LONG != 0 && self.efer() & msr::LMA != 0
+        self.vmcb.save.cs.attributes & SEGMENT_LONG != 0 && self.vmcb.save.efer & msr::LMA != 0
     }
 
     /// Makes a hypercall's arguments from 32-bit code what they are: 32 bits.
