@@ -117,7 +117,7 @@ fn rules(manifest: &str) -> Result<Vec<(&str, &str)>> {
 }
 
 /// Source files of the checkout, those not yet committed included.
-fn sources(root: &Path) -> Result<Vec<String>> {
+pub fn sources(root: &Path) -> Result<Vec<String>> {
     let arguments = ["ls-files", "--cached", "--others", "--exclude-standard"];
     let output = Command::new("git").current_dir(root).args(arguments).output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -144,7 +144,7 @@ fn matches(pattern: &str, file: &str) -> bool {
 }
 
 /// Lines with code: no blank lines, no comments, in Rust no `#[cfg(test)] mod` blocks.
-fn code_lines(file: &str, text: &str) -> usize {
+pub fn code_lines(file: &str, text: &str) -> usize {
     let hash_comments =
         !["rs", "c", "h", "s", "S", "ld"].iter().any(|e| file.ends_with(&format!(".{e}")));
     if hash_comments {
@@ -157,7 +157,7 @@ fn code_lines(file: &str, text: &str) -> usize {
 }
 
 /// The text with comments blanked; string literals keep only their quotes, so that braces count.
-fn without_comments(text: &str, rust: bool) -> String {
+pub fn without_comments(text: &str, rust: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -235,7 +235,7 @@ fn character(text: &str) -> Option<usize> {
 }
 
 /// The text without `#[cfg(test)]` modules.
-fn without_tests(text: &str) -> String {
+pub fn without_tests(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("#[cfg(test)]") {

@@ -12,6 +12,7 @@ mod run;
 mod shell;
 mod stock;
 mod suite;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Task {
     Build,
     /// Prints the lines of code per part against their budgets.
     Lines,
+    /// Prints what must be trusted: lines, unsafe code with its reasons, code by crate, dependencies.
+    Trust,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             true
         }),
         Task::Lines => lines::print(),
+        Task::Trust => trust::print(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use super::{Outcome, Test};
 use crate::artifacts::{Arch, TARGET, TARGET_32, cargo};
 use crate::lines;
 use crate::process::{step, target_directory};
+use crate::trust;
 
 /// Largest size of the code that stays when the guest runs.
 const TEXT_BUDGET: u64 = 64 * 1024;
@@ -47,6 +48,7 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
         Test::new("host/lines", |_| lines::check()),
+        Test::new("host/dependencies", |_| trust::check()),
         Test::new("host/text-bytes", |context| text_bytes(context.hypervisor()?)),
         Test::new("host/launch-is-left-behind", |context| {
             launch_is_left_behind(context.hypervisor()?)
