@@ -16,6 +16,8 @@ use std::time::Duration;
 pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of};
 pub use session::judge;
 
+use evidence::Text;
+
 use crate::qemu::{Boot, EXIT_DONE, Machine};
 use crate::{Result, bochs};
 
@@ -359,7 +361,7 @@ pub fn unwatched(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<Stri
     let chosen: Vec<&Row> =
         rows_of(setup.kind).filter(|row| UNWATCHED.contains(&row.batch)).collect();
     let (console, log) = setup.run_part(column, "attacks,modules,pinned", false)?;
-    Ok(unwatched_rows(&chosen, column, &console, &log, &[]))
+    unwatched_rows(setup, &chosen, column, (&console, &log), &[])
 }
 
 /// The same on Bochs.
@@ -369,25 +371,26 @@ pub fn unwatched(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<Stri
 pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
     let runs = |row: &&Row| UNWATCHED.contains(&row.batch) && !NOT_ON_BOCHS.contains(&row.name);
     let chosen: Vec<&Row> = rows_of(setup.kind).filter(runs).collect();
-    let ordinary = chosen.iter().filter(|row| row.batch == Batch::Ordinary);
     // Whole batches by their names: command lines are short.
-    let names: Vec<&str> = ordinary.map(|row| row.name).chain(["modules", "pinned"]).collect();
-    let ended = on_bochs(setup, column, &names.join(","))?;
-    Ok(unwatched_rows(&chosen, column, &ended.console, &ended.log, &FIRST_ON_BOCHS))
+    let part = format!("attacks,modules,pinned without={}", NOT_ON_BOCHS.join(","));
+    let ended = on_bochs(setup, column, &part)?;
+    let told = (ended.console.as_str(), ended.log.as_str());
+    unwatched_rows(setup, &chosen, column, told, &FIRST_ON_BOCHS)
 }
 
 /// Judges rows by what guest and SecVisor said; those of `unrecorded` leave no record.
 fn unwatched_rows(
+    setup: &Setup,
     chosen: &[&Row],
     column: Column,
-    console: &str,
-    log: &str,
+    (console, log): (&str, &str),
     unrecorded: &[&str],
-) -> (Vec<String>, Vec<String>) {
+) -> Result<(Vec<String>, Vec<String>)> {
+    let text = Text::of(&setup.guest)?;
     let (mut wrong, mut tried) = (Vec::new(), Vec::new());
     for row in chosen {
         tried.push(row.name.to_owned());
-        let Some((attempt, seen)) = evidence::told(console, row) else {
+        let Some((attempt, seen)) = evidence::told(console, row, &text) else {
             wrong.push(format!("{}: not tried", row.name));
             continue;
         };
@@ -395,15 +398,14 @@ fn unwatched_rows(
             Effect::Log if column != Column::Plain => session::forged(log),
             _ => seen,
         };
-        let recorded =
-            || unrecorded.contains(&row.name) || evidence::is_recorded(row, &attempt, console, log);
+        let recorded = || unrecorded.contains(&row.name) || attempt.is_recorded(console, log);
         if effect != (row.expected(column) == Outcome::Succeeded) {
             wrong.push(format!("{}: {}", row.name, if effect { "succeeded" } else { "no effect" }));
         } else if column != Column::Plain && !effect && !recorded() {
             wrong.push(format!("{}: no record", row.name));
         }
     }
-    (wrong, tried)
+    Ok((wrong, tried))
 }
 
 fn on_bochs(setup: &Setup, column: Column, part: &str) -> Result<bochs::Ended> {

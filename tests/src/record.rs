@@ -12,6 +12,8 @@ pub struct Record {
     pub kind: String,
     /// The guest-physical address; `None` where the kind has none.
     pub gpa: Option<u64>,
+    /// Where the offender stood.
+    pub rip: u64,
     /// Privilege level of the offender.
     pub cpl: u8,
     /// Name of the frame's class.
@@ -54,6 +56,7 @@ impl Record {
         Some(Self {
             kind: field(line, "kind")?.to_owned(),
             gpa: number(field(line, "gpa")?),
+            rip: number(field(line, "rip")?)?,
             cpl: field(line, "cpl")?.parse().ok()?,
             class: field(line, "class")?.to_owned(),
             count: number(field(line, "count")?)?,
@@ -79,12 +82,12 @@ mod tests {
 
     #[test]
     fn a_violation_line_is_read_back() {
-        let line = "secvisor: violation kind=kernel-fetch cpu=0 gpa=0x7ff000 rip=0x7ff000 \
+        let line = "secvisor: violation kind=kernel-fetch cpu=0 gpa=0x7ff000 rip=0x7ff004 \
                     cr3=0x1000 cpl=0 class=data unit=kernel/.text count=7 info=0x11";
         let record = Record::parse(line).expect("a record");
         assert_eq!(
-            (record.kind.as_str(), record.gpa, record.cpl, record.count, record.info),
-            ("kernel-fetch", Some(0x7f_f000), 0, 7, 0x11)
+            (record.kind.as_str(), record.gpa, record.rip, record.cpl, record.count, record.info),
+            ("kernel-fetch", Some(0x7f_f000), 0x7f_f004, 0, 7, 0x11)
         );
         assert_eq!(Record::parse("secvisor: launching"), None);
         assert_eq!(

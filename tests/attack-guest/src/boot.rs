@@ -108,6 +108,11 @@ impl Options {
     pub fn wants(&self, part: &str) -> bool {
         self.chosen().any(|name| name == part || name == "all")
     }
+
+    /// Whether a name stands after `without=`.
+    pub fn leaves_out(&self, name: &str) -> bool {
+        self.value("without").is_some_and(|names| names.split(',').any(|it| it == name))
+    }
 }
 
 fn parse_number(text: &str) -> Option<u64> {

@@ -83,10 +83,7 @@ pub fn run(options: &Options) {
     ];
     let own = arch::programs();
     for program in programs.iter().chain(&own).filter(|program| program.start != 0) {
-        if options
-            .value("without")
-            .is_some_and(|names| names.split(',').any(|it| it == program.name))
-        {
+        if options.leaves_out(program.name) {
             continue;
         }
         tables::reset();

@@ -5,9 +5,9 @@
 //! a frame that the judge outside reads. The guest's own words are only the script of the play.
 //!
 //! `run=NAME[,NAME]|all|honest|checks|bench|attacks|lock` on the command line chooses, `without=NAME`
-//! leaves honest programs out; `ask` makes the guest take its options from COM1 instead, and pause
-//! around each attack until it gets a byte. `paging=pae|large|small` says which page tables the
-//! 32-bit build has. What the two builds do not share is in `x86_64` and `i386`.
+//! leaves attacks and honest programs out; `ask` makes the guest take its options from COM1 instead,
+//! and pause around each attack until it gets a byte. `paging=pae|large|small` says which page tables
+//! the 32-bit build has. What the two builds do not share is in `x86_64` and `i386`.
 
 #![no_std]
 #![no_main]

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::evidence::{self, Attempt};
+use super::evidence::{Attempt, Text};
 use super::rows::Effect;
 use super::state::{State, Tables, Watched};
 use super::{Batch, Column, Outcome, Row, Setup, Verdict};
 use crate::Result;
-use crate::qemu::{Machine, Running};
+use crate::qemu::{EXIT_DONE, Machine, Running};
 use crate::record::{Record, ranges};
 
 /// From power-on to the guest's question.
@@ -18,8 +18,12 @@ const STEP: Duration = Duration::from_secs(20);
 const WATCHED: u64 = 64;
 /// Records of an attack that a verdict quotes.
 const TOLD: usize = 3;
+/// What the guest keeps of a request, but for some bytes that are no names.
+const REQUEST: usize = 4000;
 /// How often a machine that may have ended is asked for its state.
 const ASK: Duration = Duration::from_millis(500);
+/// The state of a machine that was reset or switched off, in the monitor's words.
+const SHUT_DOWN: &str = "paused (shutdown)";
 /// What only the guest writes to SecVisor's log.
 const FORGED: &str = "secvisor: forged";
 
@@ -34,15 +38,19 @@ pub fn forged(log: &str) -> bool {
 /// If the guest does not even boot.
 pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
     let machine = setup.machine(column, "ask")?;
+    let text = Text::of(&setup.guest)?;
     let mut verdicts = Vec::new();
     for batch in Batch::ALL {
         let mut left: Vec<&'static Row> =
             rows.iter().copied().filter(|row| row.batch == batch).collect();
         while !left.is_empty() {
-            let count = if batch == Batch::Alone { 1 } else { left.len() };
-            let mut session = Session::start(setup, &machine, column, &left[..count])?;
-            for row in &left[..count] {
-                let (outcome, records) = session.row(row);
+            let count = if batch == Batch::Alone { 1 } else { fitting(&left) };
+            let mut session = Session::start(setup, &machine, column, &left[..count], &text)?;
+            for (index, row) in left[..count].iter().enumerate() {
+                let (mut outcome, records) = session.row(row);
+                if session.is_alive() && index + 1 == count {
+                    session.end(&mut outcome);
+                }
                 let broken = matches!(outcome, Outcome::Failed(_)) || !session.is_alive();
                 verdicts.push(Verdict { row, column, outcome, records });
                 if broken {
@@ -56,9 +64,19 @@ pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec
     Ok(verdicts)
 }
 
+/// How many rows can be asked for at once.
+fn fitting(rows: &[&Row]) -> usize {
+    let lengths = rows.iter().scan(0, |length, row| {
+        *length += row.name.len() + 1;
+        Some(*length)
+    });
+    lengths.take_while(|length| *length < REQUEST).count()
+}
+
 /// A booted guest that works through a list of rows.
-struct Session {
+struct Session<'a> {
     running: Running,
+    text: &'a Text,
     column: Column,
     alive: bool,
     /// What is compared before and after each row, if that is.
@@ -74,8 +92,14 @@ struct Known {
     bytes: usize,
 }
 
-impl Session {
-    fn start(setup: &Setup, machine: &Machine, column: Column, rows: &[&Row]) -> Result<Self> {
+impl<'a> Session<'a> {
+    fn start(
+        setup: &Setup,
+        machine: &Machine,
+        column: Column,
+        rows: &[&Row],
+        text: &'a Text,
+    ) -> Result<Self> {
         let smp = rows.iter().any(|row| row.batch == Batch::Processors);
         let mut machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
         // A machine that ends stays to be looked at.
@@ -89,7 +113,7 @@ impl Session {
         }
         let kept = rows.iter().any(|row| matches!(row.batch, Batch::Modules | Batch::Pinned));
         let mut session =
-            Self { running, column, alive: true, watched: None, tables: Tables::default() };
+            Self { running, text, column, alive: true, watched: None, tables: Tables::default() };
         if kept && column != Column::Plain {
             let watched = Watched::find(&session.running.log(), &session.running.console.text())?;
             session.tables = watched.tables(&session.running)?;
@@ -103,7 +127,31 @@ impl Session {
         self.alive
     }
 
-    fn row(&mut self, row: &Row) -> (Outcome, Vec<String>) {
+    /// After its last row a guest ends as it does when all is well; else that row is at fault.
+    fn end(&mut self, outcome: &mut Outcome) {
+        self.running.deadline = Instant::now() + STEP;
+        let ended = self.running.wait_for("guest: done").and_then(|()| self.exit());
+        let why = match ended {
+            Ok(EXIT_DONE) => return,
+            Ok(status) => format!("the guest ended with status {status}"),
+            Err(error) => format!("the guest did not end: {error}"),
+        };
+        *outcome = Outcome::Failed(why);
+    }
+
+    /// The status of a machine that has ended or is about to.
+    fn exit(&mut self) -> Result<i32> {
+        let end = Instant::now() + STEP;
+        while self.status() == "running" && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Older emulators end by themselves, and then nobody answers.
+        let _ = self.running.monitor("quit");
+        self.running.deadline = end;
+        self.running.wait()
+    }
+
+    fn row(&mut self, row: &'static Row) -> (Outcome, Vec<String>) {
         let log = self.running.log();
         let known = Known { records: Record::all(&log).len(), bytes: log.len() };
         let outcome = self.judge(row, known).unwrap_or_else(|error| {
@@ -125,7 +173,7 @@ impl Session {
         self.watched.as_ref().map(|watched| watched.state(&self.running)).transpose()
     }
 
-    fn judge(&mut self, row: &Row, known: Known) -> Result<Outcome> {
+    fn judge(&mut self, row: &'static Row, known: Known) -> Result<Outcome> {
         let attempt = self.attempt(row)?;
         let before = self.running.memory(attempt.witness, WATCHED)?;
         let state = self.state()?;
@@ -167,9 +215,9 @@ impl Session {
     }
 
     /// Waits until the guest is about to attack, and reads where its success would show.
-    fn attempt(&mut self, row: &Row) -> Result<Attempt> {
+    fn attempt(&mut self, row: &'a Row) -> Result<Attempt<'a>> {
         self.reach(row, "pause before")?;
-        Ok(Attempt::find(&self.running.console.text(), row)
+        Ok(Attempt::find(&self.running.console.text(), row, self.text)
             .ok_or("an attempt without addresses")?)
     }
 
@@ -200,7 +248,7 @@ impl Session {
         }
         let (console, log) = (self.running.console.text(), self.running.log());
         let log = log.get(known.bytes..).unwrap_or_default();
-        match evidence::amiss(row, attempt, &console, log, &Record::all(log)) {
+        match attempt.amiss(&console, log, &Record::all(log)) {
             Some(why) => Outcome::Failed(why),
             None => Outcome::Stopped,
         }
@@ -208,7 +256,7 @@ impl Session {
 
     /// The guest did not come back from an attack.
     fn ended(
-        &self,
+        &mut self,
         row: &Row,
         attempt: &Attempt,
         before: &[u8],
@@ -216,15 +264,15 @@ impl Session {
         error: &str,
     ) -> Outcome {
         match (self.status().as_str(), row.effect) {
-            ("paused (shutdown)", Effect::Reset) | ("paused (suspended)", Effect::Sleep) => {
+            ("paused (suspended)", Effect::Sleep) => return Outcome::Succeeded,
+            // A guest that gives up pauses the machine too, but with a status.
+            (SHUT_DOWN, Effect::Reset) if self.exit().is_ok_and(|status| status == 0) => {
                 return Outcome::Succeeded;
             }
             _ => (),
         }
         let intact = self.running.memory(attempt.witness, WATCHED).is_ok_and(|now| now == before);
-        if row.may_die
-            && intact
-            && self.records(known).iter().any(|r| evidence::matches(row, attempt, r))
+        if row.may_die && intact && self.records(known).iter().any(|record| attempt.matches(record))
         {
             return Outcome::Stopped;
         }

@@ -117,7 +117,7 @@ pub fn run(options: &Options) {
         let together = if chosen == "all" { "attacks" } else { chosen };
         for (batch, rows) in ATTACKS {
             let own = rows.iter().filter(|row| *batch == together || row.name == chosen);
-            own.for_each(|row| stage(row, options));
+            own.filter(|row| !options.leaves_out(row.name)).for_each(|row| stage(row, options));
         }
     }
 }
