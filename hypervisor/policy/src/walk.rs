@@ -175,6 +175,48 @@ mod tests {
         paging.translate(cr3, Gva(gva), |gpa| memory.get(&gpa.0).copied())
     }
 
+    const PAGES: usize = 16;
+
+    /// The manual's figures read once more: bits of an address per level, bytes of an entry.
+    fn second_walker(paging: Paging, cr3: u64, gva: u64, memory: &[u8]) -> Option<u64> {
+        let (levels, size): (&[u32], usize) = match paging {
+            Paging::FourLevels => (&[9, 9, 9, 9], 8),
+            Paging::ThreeLevels => (&[2, 9, 9], 8),
+            _ => (&[10, 10], 4),
+        };
+        let mut left: u32 = 12 + levels.iter().sum::<u32>();
+        let mut table = match paging {
+            Paging::ThreeLevels => cr3 / 32 * 32 % (1 << 32),
+            _ => cr3 / 4096 * 4096 % (1 << 52),
+        };
+        for (depth, bits) in levels.iter().enumerate() {
+            left -= bits;
+            let index = (gva >> left) % (1 << bits);
+            let at = usize::try_from(table).unwrap() + index as usize * size;
+            let mut entry = [0; 8];
+            entry[..size].copy_from_slice(memory.get(at..at + size)?);
+            let entry = u64::from_le_bytes(entry);
+            let may_be_large = match paging {
+                Paging::FourLevels => depth == 1 || depth == 2,
+                Paging::ThreeLevels => depth == 1,
+                Paging::TwoLevels { large } => large && depth == 0,
+                _ => false,
+            };
+            if entry % 2 == 0 {
+                return None;
+            }
+            let address = entry % (1 << 52);
+            if left == 12 || may_be_large && entry / 128 % 2 == 1 {
+                let page = 1 << left;
+                // Above 4 MiB pages, bits 13 to 20 are bits 32 to 39.
+                let high = if left == 22 { (entry / (1 << 13)) % 256 * (1 << 32) } else { 0 };
+                return Some(high + address / page * page + gva % page);
+            }
+            table = address / 4096 * 4096;
+        }
+        None
+    }
+
     proptest! {
         #[test]
         fn four_levels_are_walked_at_every_leaf_size(
@@ -224,6 +266,34 @@ mod tests {
             let large = mapped(gva, 0x3000, &[22], 2, (target, flags | high << 13));
             let found = translate(Paging::TwoLevels { large: true }, 0x3000, gva, &large);
             prop_assert_eq!(found, Some(Gpa(high << 32 | target | gva & 0x3F_FFFF)));
+        }
+
+        #[test]
+        fn random_tables_are_walked_as_a_second_walker_does(
+            seed: u64, cr3 in 0u64..0x1_0000, gva: u64
+        ) {
+            // Entries point at one another most of the time; some are absent, some are large.
+            let mut junk = seed;
+            let entries = (0..PAGES * 512).map(|_| {
+                junk = junk.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+                let kind = [1, 1, 1, 1, 1, 1, 0x81, 0][(junk >> 61) as usize];
+                let low = junk & 0x8000_0000_0000_0E00 | junk >> 32 & 0xF000 | kind;
+                (low | low << 32).to_le_bytes()
+            });
+            let bytes: Vec<u8> = entries.flatten().collect();
+            for paging in [
+                Paging::FourLevels,
+                Paging::ThreeLevels,
+                Paging::TwoLevels { large: true },
+                Paging::TwoLevels { large: false },
+            ] {
+                let read = |gpa: Gpa| {
+                    let at = bytes.get(gpa.0 as usize..)?.first_chunk()?;
+                    Some(u64::from_le_bytes(*at))
+                };
+                let found = paging.translate(cr3, Gva(gva), read).map(|gpa| gpa.0);
+                prop_assert_eq!(found, second_walker(paging, cr3, gva, &bytes), "{:?}", paging);
+            }
         }
 
         #[test]
