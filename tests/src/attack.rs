@@ -9,17 +9,19 @@ mod image;
 mod rows;
 mod session;
 mod state;
+mod unwatched;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of};
 pub use session::judge;
+pub use unwatched::{
+    FIRST_ON_BOCHS_WHY, Run, attacks_on_bochs, honest_on_bochs, not_on_bochs, unwatched,
+};
 
-use evidence::Text;
-
+use crate::Result;
 use crate::qemu::{Boot, EXIT_DONE, Machine};
-use crate::{Result, bochs};
 
 /// What is below the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,12 +65,13 @@ impl Guest {
     /// Every guest.
     pub const ALL: [Self; 4] = [Self::Long, Self::Pae, Self::Large, Self::Small];
 
-    /// What stands before a row's name in the matrix, if the guest has a place there.
-    pub const fn in_matrix(self) -> Option<&'static str> {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Long => Some("x86_64"),
-            Self::Pae => Some("i386"),
-            Self::Large | Self::Small => None,
+            Self::Long => "x86_64",
+            Self::Pae => "i386",
+            Self::Large => "i386-large",
+            Self::Small => "i386-small",
         }
     }
 
@@ -146,7 +149,6 @@ impl Setup {
 }
 
 const PART_DEADLINE: Duration = Duration::from_secs(120);
-const BOCHS_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What became of an attack.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -215,15 +217,6 @@ fn lines_of(text: &str, word: &str) -> Vec<String> {
 pub fn honest(setup: &Setup, column: Column, left_out: &[&str]) -> Result<Vec<String>> {
     let (console, log) = setup.run_part(column, "honest,lock", false)?;
     honest_lines(&console, &log, left_out)
-}
-
-/// The same on Bochs.
-///
-/// # Errors
-/// As [`honest`].
-pub fn honest_on_bochs(setup: &Setup, column: Column, left_out: &[&str]) -> Result<Vec<String>> {
-    let ended = on_bochs(setup, column, HONEST_ON_BOCHS)?;
-    honest_lines(&ended.console, &ended.log, left_out)
 }
 
 fn honest_lines(console: &str, log: &str, left_out: &[&str]) -> Result<Vec<String>> {
@@ -325,98 +318,4 @@ pub fn bench(setup: &Setup, column: Column) -> Result<Vec<Figure>> {
     let figure =
         |line: &String| Figure::parse(line).ok_or_else(|| format!("benchmark: {line}").into());
     lines_of(&console, "bench").iter().map(figure).collect()
-}
-
-/// What Bochs cannot run even where nothing forbids it: it stops at code in device memory, and has
-/// neither Q35's chipset nor QEMU's firmware configuration. An exit from virtual-8086 mode to a
-/// 64-bit host ends it: it loads RFLAGS too late.
-const NOT_ON_BOCHS: [&str; 7] = [
-    "exec-device",
-    "pci-text-ports",
-    "pci-text-memory",
-    "firmware-dma-text",
-    "virtual-int",
-    "virtual-int-closed",
-    "virtual-int-vme",
-];
-/// Honest programs that Bochs cannot run, as the guest's command line says it.
-const HONEST_ON_BOCHS: &str = "honest,lock without=virtual-open,virtual-closed";
-
-/// What a processor refuses by itself before it asks whether to exit, and Bochs too: #GP, and so no
-/// record. QEMU exits first.
-const FIRST_ON_BOCHS: [&str; 5] =
-    ["lock-cr0-pg", "lock-cr0-pe", "lock-cr4-umip", "lock-cr4-la57", "lock-cr4-pae"];
-
-/// The batches that can be run unwatched: without a second processor, and such as end no machine.
-const UNWATCHED: [Batch; 3] = [Batch::Ordinary, Batch::Modules, Batch::Pinned];
-
-/// The attacks, but for those that need a second processor or may end the machine: those that came
-/// out otherwise than the table says, with the reason, and all that were tried. Nobody looks at the
-/// memory while they run, so the guest's own witness counts here, beside SecVisor's log, and frame
-/// tables are not compared: this is weaker than [`judge`], and quicker.
-///
-/// # Errors
-/// If the guest does not run to its end.
-pub fn unwatched(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
-    let chosen: Vec<&Row> =
-        rows_of(setup.kind).filter(|row| UNWATCHED.contains(&row.batch)).collect();
-    let (console, log) = setup.run_part(column, "attacks,modules,pinned", false)?;
-    unwatched_rows(setup, &chosen, column, (&console, &log), &[])
-}
-
-/// The same on Bochs.
-///
-/// # Errors
-/// As [`unwatched`].
-pub fn attacks_on_bochs(setup: &Setup, column: Column) -> Result<(Vec<String>, Vec<String>)> {
-    let runs = |row: &&Row| UNWATCHED.contains(&row.batch) && !NOT_ON_BOCHS.contains(&row.name);
-    let chosen: Vec<&Row> = rows_of(setup.kind).filter(runs).collect();
-    // Whole batches by their names: command lines are short.
-    let part = format!("attacks,modules,pinned without={}", NOT_ON_BOCHS.join(","));
-    let ended = on_bochs(setup, column, &part)?;
-    let told = (ended.console.as_str(), ended.log.as_str());
-    unwatched_rows(setup, &chosen, column, told, &FIRST_ON_BOCHS)
-}
-
-/// Judges rows by what guest and SecVisor said; those of `unrecorded` leave no record.
-fn unwatched_rows(
-    setup: &Setup,
-    chosen: &[&Row],
-    column: Column,
-    (console, log): (&str, &str),
-    unrecorded: &[&str],
-) -> Result<(Vec<String>, Vec<String>)> {
-    let text = Text::of(&setup.guest)?;
-    let (mut wrong, mut tried) = (Vec::new(), Vec::new());
-    for row in chosen {
-        tried.push(row.name.to_owned());
-        let Some((attempt, seen)) = evidence::told(console, row, &text) else {
-            wrong.push(format!("{}: not tried", row.name));
-            continue;
-        };
-        let effect = match row.effect {
-            Effect::Log if column != Column::Plain => session::forged(log),
-            _ => seen,
-        };
-        let recorded = || unrecorded.contains(&row.name) || attempt.is_recorded(console, log);
-        if effect != (row.expected(column) == Outcome::Succeeded) {
-            wrong.push(format!("{}: {}", row.name, if effect { "succeeded" } else { "no effect" }));
-        } else if column != Column::Plain && !effect && !recorded() {
-            wrong.push(format!("{}: no record", row.name));
-        }
-    }
-    Ok((wrong, tried))
-}
-
-fn on_bochs(setup: &Setup, column: Column, part: &str) -> Result<bochs::Ended> {
-    let line = format!("run={part}{}", setup.kind.words());
-    let iso = image::write(setup, column, &line)?;
-    let machine = bochs::Machine { iso, megabytes: 256 };
-    let what = if part.starts_with("honest") { "bochs-honest" } else { "bochs-attacks" };
-    let ended = machine.run(&setup.place(column, what), BOCHS_DEADLINE)?;
-    if !ended.shut_down || !ended.console.contains("guest: done") {
-        let last = crate::console::tail(&ended.console);
-        return Err(format!("Bochs did not end; last: {last}").into());
-    }
-    Ok(ended)
 }

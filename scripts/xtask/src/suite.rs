@@ -6,7 +6,7 @@ mod bench;
 mod boot;
 mod host;
 mod linux;
-pub mod matrix;
+mod matrix;
 mod modules;
 mod own;
 
@@ -19,9 +19,9 @@ use clap::Args;
 use harness::Result;
 
 use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
-use crate::process::{caller_path, target_directory};
+use crate::process::target_directory;
 use crate::run;
-use matrix::Matrix;
+use matrix::{Cell, Second, Told};
 
 /// Emulators that run at the same time.
 const WORKERS: usize = 2;
@@ -129,13 +129,18 @@ pub struct Context {
     names: Vec<String>,
     soak: bool,
     own: bool,
-    cells: Mutex<Vec<matrix::Cell>>,
+    told: Mutex<Told>,
 }
 
 impl Context {
     /// Tells the matrix what became of attacks.
-    pub fn tell(&self, cells: Vec<matrix::Cell>) {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
+    pub fn tell(&self, cells: Vec<Cell>) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).cells.extend(cells);
+    }
+
+    /// Tells it what a guest's rows came to on the second emulator.
+    pub fn tell_second(&self, second: Second) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).second.push(second);
     }
 
     /// Whether a kernel is tested that may have other modules than this checkout's.
@@ -244,18 +249,13 @@ pub fn test(options: &Options) -> Result<bool> {
     // The host's tests keep both cores busy by themselves.
     work(&context, host, 1, &sum);
     work(&context, guests, WORKERS, &sum);
-    let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     if attacks {
-        let told = context.cells.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let matrix = Matrix::new(told);
-        print!("\n{}\n{}", matrix.text(), matrix.markdown());
-        sum.failed.extend(matrix.amiss().into_iter().map(|line| format!("matrix: {line}")));
-        if let Some(file) = &options.json {
-            let path = caller_path(file);
-            std::fs::write(&path, matrix.json())
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        let told = context.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
+        let held = matrix::show(told, options.json.as_deref());
+        report("matrix", start, held.map(|()| Outcome::Passed), &sum);
     }
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("\n{:.0} s in all", start.elapsed().as_secs_f32());
     sum.skipped.iter().for_each(|line| println!("skipped: {line}"));
     sum.failed.iter().for_each(|line| println!("failed: {line}"));

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_record_of_another_place_fits_no_attack() {
         let row = |name| rows_of(Guest::Long).find(|row| row.name == name).expect("a row");
-        let text = Text([0x10_0000..0x10_2000].into());
+        let text = Text(std::iter::once(0x10_0000..0x10_2000).collect());
         let fits = |name, kind: &str, gpa: &str, rip: &str, cpl: u8| {
             let console = format!("attack: {name} attempt target=0x5000 witness=0x6000\n");
             let attempt = Attempt::find(&console, row(name), &text).expect("an attempt");

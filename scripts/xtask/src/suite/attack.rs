@@ -1,9 +1,9 @@
 //! The freestanding guest: its attacks, its honest programs, its questions, on two emulators.
 
-use harness::attack::{self, Batch, Column, Guest, Row, Setup, Verdict, rows_of};
+use harness::attack::{self, Batch, Column, Guest, Row, Run, Setup, Verdict, rows_of};
 use harness::{Result, bochs};
 
-use super::matrix::Cell;
+use super::matrix::{Cell, Second};
 use super::{Context, Outcome, Test};
 use crate::artifacts::Arch;
 
@@ -81,11 +81,11 @@ fn unwatched(guest: Guest, column: Column) -> Test {
     })
 }
 
-fn counted((wrong, tried): (Vec<String>, Vec<String>)) -> Result<Outcome> {
-    if tried.is_empty() {
+fn counted(run: Run) -> Result<Outcome> {
+    if run.tried == 0 {
         return Err("no attack was tried".into());
     }
-    Ok(Outcome::Counted(u32::try_from(tried.len().saturating_sub(wrong.len()))?, wrong))
+    Ok(Outcome::Counted(u32::try_from(run.tried.saturating_sub(run.wrong.len()))?, run.wrong))
 }
 
 /// The questions with one right answer.
@@ -134,11 +134,21 @@ fn on_second_emulator(tests: &mut Vec<Test>, guest: Guest) {
         })
     }));
     let name = format!("bochs/{}attacks", guest.prefix());
-    tests.push(Test::with_outcome(name.clone(), move |context| {
+    let attacks = Test::with_outcome(name.clone(), move |context| {
         on_bochs(context, &name, guest, |setup| {
-            counted(attack::attacks_on_bochs(setup, Column::Events)?)
+            let run = attack::attacks_on_bochs(setup, Column::Events)?;
+            let left_out = rows_of(guest)
+                .filter_map(|row| Some((id(guest, row.name), attack::not_on_bochs(row)?)));
+            context.tell_second(Second {
+                same: run.tried.saturating_sub(run.wrong.len()),
+                unrecorded: run.unrecorded,
+                otherwise: run.wrong.iter().map(|row| id(guest, row)).collect(),
+                left_out: left_out.collect(),
+            });
+            counted(run)
         })
-    }));
+    });
+    tests.push(attacks.in_matrix());
 }
 
 /// Instructions that a system call may take there and back, user code included.
@@ -186,6 +196,11 @@ fn same(one: &[String], other: &[String]) -> Result<()> {
     }
 }
 
+/// A row's name in the matrix.
+fn id(guest: Guest, row: &str) -> String {
+    format!("{}/{row}", guest.name())
+}
+
 /// Each row counts as a test of its own.
 fn judged(
     context: &Context,
@@ -193,17 +208,20 @@ fn judged(
     column: Column,
     rows: &[&'static Row],
 ) -> Result<Outcome> {
-    let verdicts = attack::judge(setup, column, rows)?;
-    if let Some(guest) = setup.kind.in_matrix() {
-        let cell = |verdict: &Verdict| Cell {
-            id: format!("{guest}/{}", verdict.row.name),
-            group: verdict.row.group.name(),
-            column,
-            outcome: verdict.outcome.clone(),
-            note: verdict.reason().map(str::to_owned),
-        };
-        context.tell(verdicts.iter().map(cell).collect());
-    }
+    let verdicts = attack::judge(setup, column, rows).unwrap_or_else(|error| {
+        let outcome = attack::Outcome::Failed(error.to_string());
+        let verdict =
+            |row: &&'static Row| Verdict { row, column, outcome: outcome.clone(), records: vec![] };
+        rows.iter().map(verdict).collect()
+    });
+    let cell = |verdict: &Verdict| Cell {
+        id: id(setup.kind, verdict.row.name),
+        group: verdict.row.group.name(),
+        column,
+        outcome: verdict.outcome.clone(),
+        note: verdict.reason().map(str::to_owned),
+    };
+    context.tell(verdicts.iter().map(cell).collect());
     let (held, wrong): (Vec<_>, Vec<_>) =
         verdicts.iter().partition(|verdict| verdict.as_expected());
     let told = wrong.iter().map(|verdict| {
@@ -213,9 +231,7 @@ fn judged(
             verdict.row.name, verdict.outcome, verdict.records
         )
     });
-    let missing = rows.len().saturating_sub(verdicts.len());
-    let told = told.chain((0..missing).map(|_| "a row was not judged".into())).collect();
-    Ok(Outcome::Counted(u32::try_from(held.len())?, told))
+    Ok(Outcome::Counted(u32::try_from(held.len())?, told.collect()))
 }
 
 fn on_bochs(

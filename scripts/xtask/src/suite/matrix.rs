@@ -1,8 +1,12 @@
 //! The matrix of attacks and columns, put together from what the tests tell.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use harness::attack::{Column, Group, Outcome};
+use harness::Result;
+use harness::attack::{Column, FIRST_ON_BOCHS_WHY, Group, Outcome};
+
+use crate::process::caller_path;
 
 /// What became of an attack in a column.
 #[derive(Clone, Debug)]
@@ -17,6 +21,18 @@ pub struct Cell {
     pub outcome: Outcome,
     /// Why it is stopped without SecVisor, or succeeds under it, or was not tried.
     pub note: Option<String>,
+}
+
+/// What came of a guest's rows on the second emulator, as shipped and unwatched.
+pub struct Second {
+    /// How many came out as they must.
+    pub same: usize,
+    /// How many of those left no record, and need not.
+    pub unrecorded: usize,
+    /// Ids of those that did not, with what came of them.
+    pub otherwise: Vec<String>,
+    /// Ids of those that were not run, with the reason.
+    pub left_out: Vec<(String, &'static str)>,
 }
 
 /// What stands before the slash of an id, in the order of the matrix.
@@ -61,8 +77,20 @@ impl Sum {
     }
 }
 
+/// What tests tell.
+#[derive(Default)]
+pub struct Told {
+    /// The outcomes.
+    pub cells: Vec<Cell>,
+    /// What the second emulator shows, by guest.
+    pub second: Vec<Second>,
+}
+
 /// All attacks, in the catalogue's order.
-pub struct Matrix(Vec<Line>);
+struct Matrix {
+    lines: Vec<Line>,
+    second: Vec<Second>,
+}
 
 fn place(names: impl IntoIterator<Item = &'static str>, name: &str) -> usize {
     names.into_iter().take_while(|known| *known != name).count()
@@ -70,9 +98,9 @@ fn place(names: impl IntoIterator<Item = &'static str>, name: &str) -> usize {
 
 impl Matrix {
     /// The matrix of what was told.
-    pub fn new(cells: Vec<Cell>) -> Self {
+    fn new(told: Told) -> Self {
         let mut lines: Vec<Line> = Vec::new();
-        for cell in cells {
+        for cell in told.cells {
             let at = lines.iter().position(|line| line.id == cell.id).unwrap_or(lines.len());
             if at == lines.len() {
                 let (id, group) = (cell.id.clone(), cell.group);
@@ -90,12 +118,12 @@ impl Matrix {
             (place(GUESTS, guest), place(Group::ALL.map(Group::name), line.group))
         };
         lines.sort_by_key(order);
-        Self(lines)
+        Self { lines, second: told.second }
     }
 
     fn sum(&self, group: Option<&str>, column: Column) -> Sum {
         let mut sum = Sum::default();
-        for line in self.0.iter().filter(|line| group.is_none_or(|group| line.group == group)) {
+        for line in self.lines.iter().filter(|line| group.is_none_or(|group| line.group == group)) {
             match line.outcome(column) {
                 Outcome::Stopped => sum.stopped += 1,
                 Outcome::Succeeded => sum.succeeded += 1,
@@ -107,9 +135,9 @@ impl Matrix {
 
     /// What must not stand in a matrix: failures, and without a reason an attack that is stopped
     /// without SecVisor, gets through as shipped, or was not tried.
-    pub fn amiss(&self) -> Vec<String> {
+    fn amiss(&self) -> Vec<String> {
         let mut amiss = Vec::new();
-        for line in &self.0 {
+        for line in &self.lines {
             for column in Column::ALL {
                 let cell = line.cells[column as usize].as_ref();
                 let reason = cell.is_some_and(|cell| cell.note.is_some());
@@ -139,9 +167,9 @@ impl Matrix {
     }
 
     /// The matrix for people: a line for every attack, then the sums.
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut text = String::new();
-        let width = self.0.iter().map(|line| line.id.len()).max().unwrap_or(0);
+        let width = self.lines.iter().map(|line| line.id.len()).max().unwrap_or(0);
         let mut row = |id: &str, group: &str, cells: [&str; 3], note: &str| {
             let [plain, npf, events] = cells;
             let line =
@@ -149,7 +177,7 @@ impl Matrix {
             let _ = writeln!(text, "{}", line.trim_end());
         };
         row("attack", "group", Column::ALL.map(Column::name), "note");
-        for line in &self.0 {
+        for line in &self.lines {
             let cells = Column::ALL.map(|column| line.outcome(column).name());
             row(&line.id, line.group, cells, &line.note().unwrap_or_default());
         }
@@ -160,21 +188,50 @@ impl Matrix {
                 format!("{} / {} / {}", sum.attempted(), sum.stopped, sum.succeeded)
             });
             let [plain, npf, events] = sums;
-            let line = format!("{name:<15}  {plain:<15}  {npf:<15}  {events}");
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{name:<15}  {plain:<15}  {npf:<15}  {events}");
+        }
+        text + &self.second_text()
+    }
+
+    /// What the second emulator showed, and what was not run there.
+    fn second_text(&self) -> String {
+        if self.second.is_empty() {
+            return String::new();
+        }
+        let sum = |count: fn(&Second) -> usize| self.second.iter().map(count).sum::<usize>();
+        let mut text = format!(
+            "\non Bochs {} rows came out the same, {} of them without a record ({FIRST_ON_BOCHS_WHY}), \
+             {} otherwise\n",
+            sum(|second| second.same),
+            sum(|second| second.unrecorded),
+            sum(|second| second.otherwise.len())
+        );
+        for row in self.second.iter().flat_map(|second| &second.otherwise) {
+            let _ = writeln!(text, "otherwise: {row}");
+        }
+        let left_out = self.second.iter().flat_map(|second| &second.left_out);
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (id, why) in left_out {
+            match reasons.iter_mut().find(|(reason, _)| reason == why) {
+                Some((_, ids)) => ids.push(id),
+                None => reasons.push((why, vec![id])),
+            }
+        }
+        for (why, ids) in reasons {
+            let _ = writeln!(text, "not run on Bochs, {why}: {}", ids.join(" "));
         }
         text
     }
 
     /// Names of the groups that have rows, and in the end the sum of all.
     fn groups(&self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
-        let has = |group: &&str| self.0.iter().any(|line| line.group == *group);
+        let has = |group: &&str| self.lines.iter().any(|line| line.group == *group);
         let groups: Vec<_> = Group::ALL.map(Group::name).into_iter().filter(has).collect();
         groups.into_iter().map(|name| (name, Some(name))).chain([("all", None)])
     }
 
     /// The README's summary.
-    pub fn markdown(&self) -> String {
+    fn markdown(&self) -> String {
         let mut text = String::from(
             "| stopped / attempted | plain | `npf` | `events` |\n|---|---:|---:|---:|\n",
         );
@@ -189,7 +246,7 @@ impl Matrix {
     }
 
     /// The matrix for programs.
-    pub fn json(&self) -> String {
+    fn json(&self) -> String {
         let columns = Column::ALL.map(|column| {
             let sum = self.sum(None, column);
             format!(
@@ -200,7 +257,7 @@ impl Matrix {
                 sum.succeeded
             )
         });
-        let rows = self.0.iter().map(|line| {
+        let rows = self.lines.iter().map(|line| {
             let mut fields = vec![("id", line.id.clone()), ("group", line.group.into())];
             fields.extend(
                 Column::ALL.map(|column| (column.name(), line.outcome(column).name().into())),
@@ -217,6 +274,26 @@ impl Matrix {
             columns.join(",\n"),
             rows.collect::<Vec<_>>().join(",\n")
         )
+    }
+}
+
+/// Prints the matrix of what was told and writes it to `json`; an error names all that is amiss.
+pub fn show(told: Told, json: Option<&Path>) -> Result<()> {
+    let matrix = Matrix::new(told);
+    println!(
+        "\n{}\n<!-- attacks:begin -->\n\n{}\n<!-- attacks:end -->\n",
+        matrix.text(),
+        matrix.markdown()
+    );
+    if let Some(file) = json {
+        let path = caller_path(file);
+        std::fs::write(&path, matrix.json())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    match matrix.amiss().as_slice() {
+        _ if matrix.lines.is_empty() => Err("no attack was judged".into()),
+        [] => Ok(()),
+        amiss => Err(amiss.join("; ").into()),
     }
 }
 
@@ -257,13 +334,17 @@ mod tests {
         ]
     }
 
+    fn matrix(cells: Vec<Cell>) -> Matrix {
+        Matrix::new(Told { cells, ..Told::default() })
+    }
+
     #[test]
     fn attempted_is_stopped_and_succeeded_and_a_failure_is_neither() {
         let mut cells = line("x86_64/a", Outcome::Stopped);
         cells.extend(line("x86_64/b", Outcome::Succeeded));
         cells.extend(line("i386/c", failed()));
         cells.extend(line("boot/d", Outcome::Stopped).drain(..1));
-        let matrix = Matrix::new(cells);
+        let matrix = matrix(cells);
         let sums = Column::ALL.map(|column| matrix.sum(None, column));
         let [plain, npf, events] = sums;
         assert_eq!(plain, Sum { stopped: 0, succeeded: 4 });
@@ -276,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_reason_and_has_none_is_amiss() {
-        let amiss = |cells| Matrix::new(cells).amiss();
+        let amiss = |cells| matrix(cells).amiss();
         assert!(amiss(line("x86_64/a", Outcome::Stopped)).is_empty());
         assert_eq!(amiss(line("x86_64/a", failed())), ["x86_64/a events: it \"hung\""]);
         let through = "x86_64/a events: succeeded, and nothing says why";
@@ -297,7 +378,7 @@ mod tests {
     fn rows_are_ordered_by_guest_and_group_and_written_as_json() {
         let mut cells = line("i386/c", failed());
         cells.extend(line("x86_64/a", Outcome::Stopped));
-        let json = Matrix::new(cells).json();
+        let json = matrix(cells).json();
         let told = "  \"columns\": {\n    \
             \"plain\": {\"attempted\": 2, \"stopped\": 0, \"succeeded\": 2},\n    \
             \"npf\": {\"attempted\": 2, \"stopped\": 2, \"succeeded\": 0},\n    \
