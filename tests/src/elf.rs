@@ -11,6 +11,8 @@ use crate::Result;
 
 /// Bytes that must stand at a physical address.
 pub struct Part {
+    /// Where it lies in the file.
+    pub offset: u64,
     /// Where it lies in physical memory.
     pub physical: u64,
     /// The addresses that it is linked for.
@@ -37,7 +39,8 @@ pub fn section(file: &Path, name: &str) -> Result<Part> {
         })
         .ok_or_else(|| format!("no segment of {} loads {name}", file.display()))?;
     let addresses = header.sh_addr..header.sh_addr + header.sh_size;
-    Ok(Part { physical, addresses, bytes: elf.section_data(&header)?.0.to_vec() })
+    let bytes = elf.section_data(&header)?.0.to_vec();
+    Ok(Part { offset: header.sh_offset, physical, addresses, bytes })
 }
 
 /// Bytes of the hypervisor's executable segments, without what is unmapped when the guest starts.
