@@ -16,6 +16,9 @@ pub const LDT: u64 = 0x48;
 pub const CALL_GATE: u64 = 0x60;
 pub const CPL1_CS: u64 = 0x70;
 pub const CPL2_CS: u64 = 0x80;
+/// 32-bit code of the kernel's, whose descriptor rows may change.
+pub const SPARE_CS: u64 = 0xA8;
+pub const CODE_32: u64 = 0x00CF_9B00_0000_FFFF;
 
 /// LDT entries: two data segments, then a call gate at 0x10.
 const LDT_SEGMENTS: [(u64, u64); 2] =
@@ -27,6 +30,11 @@ pub const LDT_GATE: u64 = 0x10;
 pub const OPEN: u64 = 0xEE;
 pub const CLOSED: u64 = 0x8E;
 pub const CALL: u64 = 0xEC;
+
+/// Writes a gate of 8 bytes, by its type byte.
+pub fn short_gate(address: u64, target: u64, selector: u64, kind: u64) {
+    poke(address, target & 0xFFFF | selector << 16 | kind << 40 | (target >> 16 & 0xFFFF) << 48);
+}
 
 /// The IDT's gate of a vector.
 pub fn idt_gate(vector: u64) -> u64 {
@@ -50,9 +58,17 @@ fn set_idt() {
 
 /// Loads IDTR with the table at `base`.
 pub fn load_idt(base: u64) {
-    let limit = 256 * GATE_BYTES - 1;
-    let pointer = [limit | base << 16, base >> 48];
-    cpu::lidt(pointer.as_ptr() as u64);
+    cpu::lidt(pointer(base, 256 * GATE_BYTES - 1).as_ptr() as u64);
+}
+
+/// Loads GDTR with the table at `base`.
+pub fn load_gdt(base: u64) {
+    cpu::lgdt(pointer(base, PAGE - 1).as_ptr() as u64);
+}
+
+/// What LGDT and LIDT take.
+fn pointer(base: u64, limit: u64) -> [u64; 2] {
+    [limit | base << 16, base >> 48]
 }
 
 fn set_gdt() {
@@ -60,6 +76,7 @@ fn set_gdt() {
     for (selector, descriptor) in arch::SEGMENTS {
         poke(gdt + selector, descriptor);
     }
+    poke(gdt + SPARE_CS, CODE_32);
     let ldt = symbol!(ldt);
     for (selector, descriptor) in LDT_SEGMENTS {
         poke(ldt + selector, descriptor);
@@ -69,6 +86,18 @@ fn set_gdt() {
     arch::set_system_segments();
     cpu::lgdt(symbol!(gdt_pointer));
     cpu::lldt(LDT);
+    cpu::ltr(TSS);
+}
+
+/// Loads the LDT from another address.
+pub fn move_ldt(base: u64) {
+    arch::system_descriptor(symbol!(gdt), LDT, base, PAGE - 1, 0x82);
+    cpu::lldt(LDT);
+}
+
+/// Loads the task register with a TSS elsewhere.
+pub fn move_tss(base: u64, limit: u64) {
+    arch::system_descriptor(symbol!(gdt), TSS, base, limit, 0x89);
     cpu::ltr(TSS);
 }
 

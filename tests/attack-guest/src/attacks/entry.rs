@@ -42,7 +42,8 @@ pub fn open_page_table(entry: u64) {
     place_payload(symbol!(user_payload) + (entry & 0xFFF));
 }
 
-fn far_gate(address: u64, selector: u64, start: u64) -> Plan {
+/// A call gate at an address, aimed at user memory.
+pub fn far_gate(address: u64, selector: u64, start: u64) -> Plan {
     tables::gate(address, user_payload(), selector, CALL);
     Plan::user(user_payload(), start)
 }

@@ -14,7 +14,7 @@ const PM1_CONTROL: u16 = 0x604;
 const SLEEP_S3: u16 = 1 << 13 | 1 << 10;
 
 /// An I/O APIC entry, or a message's data: delivery mode INIT.
-const AS_INIT: u32 = 0x500;
+pub const AS_INIT: u32 = 0x500;
 /// Where a store is a message to all local APICs, beside their registers.
 const MESSAGES: u64 = 0xFEEF_F000;
 

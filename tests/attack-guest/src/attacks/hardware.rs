@@ -29,6 +29,7 @@ extern "C" fn write_msr(msr: u64) {
     let value = match msr {
         0x250 => 0x0606_0606_0606_0606, // write-back where firmware says uncached
         0x2FF => 0xC06,
+        0x1D9 => 2, // branch single-step
         _ => WRONG,
     };
     wrmsr(msr as u32, value);
@@ -135,6 +136,7 @@ pub const ROWS: &[Attack] = &[
     msr_row!("msr-vm-cr", 0xC001_0114),
     msr_row!("msr-vm-hsave", 0xC001_0117),
     msr_row!("msr-unknown", 0x1234_5678),
+    msr_row!("msr-debugctl-btf", 0x1D9),
     Attack { name: "forge-log", plan: |_| call(0x2F8, forge, 0x2F8) },
     Attack { name: "a20-port-92", plan: |_| call(0x92, a20_fast, 0) },
     Attack { name: "a20-keyboard", plan: |_| call(0x64, a20_keyboard, 0) },

@@ -5,6 +5,7 @@
 //!
 //! A new attack is a row here and one of the same name in the judge's table, `attack/rows/GROUP.rs`.
 
+mod boundary;
 mod case;
 mod entry;
 mod execute;
@@ -12,12 +13,17 @@ mod fatal;
 mod hardware;
 mod hidden;
 mod lock;
+mod modes;
 mod modules;
 mod processors;
 #[cfg(target_arch = "x86")]
 mod protected;
 mod release;
 mod routing;
+mod step;
+mod structures;
+mod svm;
+mod wake;
 mod write;
 
 use crate::arch::SYSTEM_CALL;
@@ -44,6 +50,8 @@ pub struct Plan {
     pub target: u64,
     /// Where its success shows.
     pub witness: u64,
+    /// A kernel function that is called before, with its argument, however that ends.
+    pub first: Option<(u64, u64)>,
     /// The act itself.
     pub act: Act,
     /// The relocated field that was changed.
@@ -68,7 +76,7 @@ impl Plan {
     /// The kernel calls `function`, which reaches for `target`; success shows in the witness.
     pub fn call(target: u64, function: u64, argument: u64) -> Self {
         let act = Act::Call(function, argument);
-        Self { target, witness: symbol!(witness), act, site: None }
+        Self { target, witness: symbol!(witness), first: None, act, site: None }
     }
 
     /// The kernel jumps to the payload at `target`.
@@ -78,8 +86,12 @@ impl Plan {
 
     /// User mode at `start` fires what leads to the payload at `target`.
     pub fn user(target: u64, start: u64) -> Self {
-        let act = Act::User(Frame::user(start));
-        Self { target, witness: symbol!(witness), act, site: None }
+        Self { act: Act::User(Frame::user(start)), ..Self::call(target, 0, 0) }
+    }
+
+    /// The same with another kernel function, called first.
+    pub fn after(self, function: extern "C" fn(u64), argument: u64) -> Self {
+        Self { first: Some((function as *const () as u64, argument)), ..self }
     }
 
     /// The target itself is where success shows.
@@ -98,15 +110,28 @@ const ATTACKS: &[(&str, &[Attack])] = &[
     ("attacks", hidden::ROWS),
     ("attacks", hardware::ROWS),
     ("attacks", routing::ROWS),
+    ("attacks", boundary::ROWS),
+    ("attacks", step::ROWS),
+    ("attacks", structures::ROWS),
+    ("attacks", modes::ROWS),
+    ("attacks", svm::ROWS),
     #[cfg(target_arch = "x86")]
     ("attacks", protected::ROWS),
     ("modules", modules::ROWS),
     ("modules", release::ROWS),
+    ("smp", wake::ROWS),
     ("smp", processors::ROWS),
     ("fatal", fatal::ROWS),
     #[cfg(target_arch = "x86")]
     ("fatal", protected::FATAL),
+    ("fatal", boundary::FATAL),
+    ("fatal", wake::FATAL),
+    #[cfg(target_arch = "x86")]
+    ("fatal", modes::FATAL),
+    #[cfg(target_arch = "x86")]
+    ("fatal", structures::FATAL),
     ("pinned", lock::ROWS),
+    ("pinned", boundary::LOCKED),
 ];
 
 /// Runs the chosen rows, in the order in which they were chosen.
@@ -164,6 +189,9 @@ fn stage(row: &Attack, options: &Options) {
     }
     pause(name, "before", options);
     let before = look(plan.witness, options);
+    if let Some((function, argument)) = plan.first {
+        trap::call(function, argument);
+    }
     let end = match plan.act {
         Act::Call(function, argument) => trap::call(function, argument),
         Act::User(frame) => Some(trap::run_user(&frame)),

@@ -158,7 +158,7 @@ pub const ROWS: &[Attack] = &[
     page_row!("module-page-text", |_, _| symbol!(victim)),
     page_row!("module-page-hidden", |_, options| hidden(options, |page| clear(page, PAGE))),
     page_row!("module-page-local-apic", |_, _| crate::devices::LAPIC),
-    page_row!("module-page-device", |_, _| 0xB_8000),
+    page_row!("module-page-device", |_, _| breakpoints(0xB_8000)),
     page_row!("module-page-beyond", |_, _| 1 << 40),
     page_row!("module-page-far-beyond", |_, _| 1 << 45),
     page_row!("module-page-unmapped", |_, _| 0),
@@ -229,3 +229,9 @@ pub const ROWS: &[Attack] = &[
     #[cfg(target_arch = "x86_64")]
     core_row!("descriptor-non-canonical", |case, _| case.at = 1 << 63),
 ];
+
+/// A page of nothing but INT3, where a control would run whatever is there.
+fn breakpoints(page: u64) -> u64 {
+    (page..page + PAGE).for_each(|at| crate::memory::poke8(at, 0xCC));
+    page
+}

@@ -37,12 +37,17 @@ extern "C" fn by_memory(_: u64) {
     lay_over_text(|value| poke32(ECAM_BRIDGE + u64::from(RCBA), value as u32));
 }
 
-/// A timer of the HPET whose interrupt is a write to approved text. All stores are of 32 bits,
-/// which SecVisor judges one by one.
+/// A timer of the HPET whose interrupt is a write to approved text.
 extern "C" fn hpet_message(address: u64) {
+    send_by_hpet(address, 0x90C3_90C3);
+}
+
+/// A message of the HPET's: any value to any address. All stores are of 32 bits, which SecVisor
+/// judges one by one.
+pub fn send_by_hpet(address: u64, value: u32) {
     let (enable, counter, timer) = (HPET + 0x10, HPET + 0xF0, HPET + 0x100);
     let stop = [(enable, 0), (counter, 0), (counter + 4, 0), (timer + 8, 10_000), (timer + 12, 0)];
-    let message = [(timer + 0x10, 0x90C3_90C3), (timer + 0x14, address as u32)];
+    let message = [(timer + 0x10, value), (timer + 0x14, address as u32)];
     let start = [(timer, 1 << 14 | 1 << 2), (enable, 1)];
     for (register, value) in stop.into_iter().chain(message).chain(start) {
         poke32(register, value);

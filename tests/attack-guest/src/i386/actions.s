@@ -8,6 +8,8 @@
 write_marker:
     mov ecx, [esp + ARGUMENT]
     mov eax, 0xc0de0000
+.globl write_marker_at
+write_marker_at:
     mov [ecx], eax
     ret
 
@@ -263,4 +265,13 @@ victim_gate:                        # an honest interrupt handler
 .globl victim_entry
 victim_entry:
     .long bss_payload + 3, 0        # present, writable, in either format
+.globl victim_descriptor, victim_fire
+    .balign 16, 0xcc
+victim_descriptor:
+    .quad 0x00cff2000000ffff        # looks like user data that nobody has loaded yet
+    .quad 0x00008900a000ffff        # like a TSS at A000h that is available
+    .quad 0
+victim_fire:                        # what user mode may run, were the page open to it
+    int 0x82
+    int 0x81
     .org victim + 4096, 0xcc

@@ -4,6 +4,7 @@ use core::arch::asm;
 
 use crate::cpu;
 use crate::memory::{clear, poke, poke32, root};
+pub use crate::tables::short_gate as gate;
 use crate::tables::{LDT, TSS, idt_gate};
 use crate::trap::{KERNEL_CS, symbol};
 
@@ -39,14 +40,10 @@ const KERNEL_SS: u32 = 0x18;
 const TSS_BYTES: u64 = 137;
 const REDIRECTION_END: u32 = 136;
 
-fn system_descriptor(table: u64, selector: u64, base: u64, limit: u64, kind: u64) {
+/// Writes the descriptor of a system segment, by its type byte.
+pub fn system_descriptor(table: u64, selector: u64, base: u64, limit: u64, kind: u64) {
     let low = limit | (base & 0xFF_FFFF) << 16 | kind << 40 | (base >> 24 & 0xFF) << 56;
     poke(table + selector, low);
-}
-
-/// Writes an IDT gate, call gate or task gate, by its type byte.
-pub fn gate(address: u64, target: u64, selector: u64, kind: u64) {
-    poke(address, target & 0xFFFF | selector << 16 | kind << 40 | (target >> 16 & 0xFFFF) << 48);
 }
 
 /// The kernel's own stack may be the attack: what recovers from it is a task of its own.

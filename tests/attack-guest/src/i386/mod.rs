@@ -10,23 +10,27 @@ use core::arch::asm;
 
 pub use descriptors::{
     GATE_BYTES, OTHER_TSS, SEGMENTS, TASK_GATE, gate, reset_segments, set_entry_stack,
-    set_system_call, set_system_segments, set_task, special_gates,
+    set_system_call, set_system_segments, set_task, special_gates, system_descriptor,
 };
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
     MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, choose_paging, cr4, entry_bytes, huge_pages,
-    large_bytes, map_modules, mapping, module_tables, modules_large, open_low_memory, other_pae,
-    own_tables, read_entry, root, set_large_slot, start_paging, write_entry,
+    large_bytes, map_directory, map_modules, mapping, module_tables, modules_large,
+    open_low_memory, other_pae, own_tables, read_entry, root, set_large_slot, start_paging,
+    write_entry,
 };
 pub use programs::{LOW, place_low, programs};
 
 core::arch::global_asm!(
     include_str!("entry.s"),
     include_str!("actions.s"),
+    ".set BITS, 32",
+    include_str!("../actions_entry.s"),
     include_str!("data.s"),
     include_str!("runtime.s"),
     include_str!("user.s"),
     include_str!("user_attack.s"),
+    include_str!("../user_entry.s"),
     include_str!("user_state.s"),
 );
 

@@ -101,6 +101,13 @@ pub fn set_large_slot(entry: u64) {
     write_entry(directory_entry(WINDOW + large_bytes()), large_entry(entry));
 }
 
+/// Makes a frame a page directory, of those that PAE has four of; the first address that it maps.
+pub fn map_directory(frame: u64) -> u64 {
+    poke(root() + 8, frame | 1);
+    cpu::write_cr3(root());
+    WINDOW
+}
+
 /// The large page of the window for modules.
 pub fn modules_large() -> u64 {
     MODULES_START + large_bytes()

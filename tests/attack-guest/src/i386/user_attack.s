@@ -146,3 +146,22 @@ program b_interrupt
     sti
     nop
 1:  jmp 1b
+
+program u_do_bound
+    xor eax, eax
+    bound eax, [bounds]
+    finish
+
+# POP SS has the same shadow.
+.macro popped name, instruction:vararg
+program \name
+    mov ecx, 0x7fffffff
+    push 0x2b
+    add ecx, 1                      # overflow, for INTO
+    pop ss
+    \instruction
+    finish
+.endm
+popped u_pop_int, int 0x82
+popped u_pop_breakpoint, int3
+popped u_pop_overflow, into

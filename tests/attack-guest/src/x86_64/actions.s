@@ -195,4 +195,13 @@ victim_gate:                        # an honest interrupt handler
 .globl victim_entry
 victim_entry:
     .quad bss_payload + 3           # present, writable
+.globl victim_descriptor, victim_fire
+    .balign 16, 0xcc
+victim_descriptor:
+    .quad 0x00cff2000000ffff        # looks like user data that nobody has loaded yet
+    .quad 0x00008900a000ffff        # like a TSS at A000h that is available
+    .quad 0
+victim_fire:                        # what user mode may run, were the page open to it
+    int 0x82
+    int 0x81
     .org victim + 4096, 0xcc

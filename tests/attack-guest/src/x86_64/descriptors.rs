@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use crate::cpu;
 use crate::memory::{clear, poke, poke8, poke32};
-use crate::tables::{LDT, TSS, idt_gate};
+use crate::tables::{LDT, TSS, idt_gate, short_gate};
 use crate::trap::{KERNEL_CS, symbol};
 
 /// Bytes of a gate.
@@ -24,7 +24,8 @@ pub const SEGMENTS: [(u64, u64); 10] = [
     (0x98, 0x00CF_F100_0000_FFFF), // user data, read-only
 ];
 
-fn system_descriptor(table: u64, selector: u64, base: u64, limit: u64, kind: u64) {
+/// Writes the descriptor of a system segment, by its type byte.
+pub fn system_descriptor(table: u64, selector: u64, base: u64, limit: u64, kind: u64) {
     let low = limit | (base & 0xFF_FFFF) << 16 | kind << 40 | (base >> 24 & 0xFF) << 56;
     poke(table + selector, low);
     poke(table + selector + 8, base >> 32);
@@ -32,8 +33,7 @@ fn system_descriptor(table: u64, selector: u64, base: u64, limit: u64, kind: u64
 
 /// Writes an IDT gate or call gate, by its type byte.
 pub fn gate(address: u64, target: u64, selector: u64, kind: u64) {
-    let low = target & 0xFFFF | selector << 16 | kind << 40;
-    poke(address, low | (target >> 16 & 0xFFFF) << 48);
+    short_gate(address, target, selector, kind);
     poke(address + 8, target >> 32);
 }
 

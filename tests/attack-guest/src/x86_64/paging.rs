@@ -57,6 +57,13 @@ pub fn set_large_slot(entry: u64) {
     poke(symbol!(pd_window) + 8, entry);
 }
 
+/// Makes a frame a page directory; the first address that it maps.
+pub fn map_directory(frame: u64) -> u64 {
+    poke(symbol!(pdpt_window) + 8, frame | 7);
+    cpu::write_cr3(root());
+    WINDOW + (1 << 30)
+}
+
 /// The large page of the window for modules.
 pub fn modules_large() -> u64 {
     MODULES_START + large_bytes()

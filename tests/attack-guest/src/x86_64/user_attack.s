@@ -130,3 +130,16 @@ program b_interrupt
     sti
     nop
 1:  jmp 1b
+
+# ---- what only long mode has -------------------------------------------------------------------
+program u_do_sysenter
+    sysenter
+
+program u_do_sysenter32
+    push 0x23
+    lea rax, [rip + 1f]
+    push rax
+    retfq
+    .code32
+1:  sysenter
+    .code64

@@ -1,6 +1,6 @@
 //! Kernel mode executes what nobody approved.
 
-use super::{Effect, KERNEL_FETCH, Needs, Row};
+use super::{Effect, KERNEL_FETCH, Needs, Row, Trace};
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("exec-data", KERNEL_FETCH),
@@ -15,9 +15,14 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("exec-after-text", KERNEL_FETCH),
     Row::new("ret2dir", KERNEL_FETCH),
     Row::new("exec-after-user", KERNEL_FETCH),
-    Row::new("exec-paging-off", KERNEL_FETCH).only(Needs::ProtectedMode),
+    Row::new("exec-paging-off", KERNEL_FETCH),
     Row {
         may_die: true,
         ..Row::alone("exec-long-mode", KERNEL_FETCH, Effect::Memory).only(Needs::ProtectedMode)
     },
+    Row {
+        may_die: true,
+        ..Row::alone("exec-real-mode", KERNEL_FETCH, Effect::Memory).only(Needs::ProtectedMode)
+    },
+    Row::new("svm-vmrun", Trace::Nothing),
 ];

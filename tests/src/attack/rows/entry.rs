@@ -1,6 +1,6 @@
 //! Entries into the kernel from user mode.
 
-use super::{Batch, KERNEL_FETCH, Needs, Row, Trace};
+use super::{Batch, Effect, KERNEL_FETCH, Needs, Row, Trace};
 
 /// What only 32-bit guests can try: tasks, legacy SYSCALL, virtual-8086 mode.
 const fn protected(name: &'static str) -> Row {
@@ -15,6 +15,16 @@ const fn hidden(name: &'static str) -> Row {
 /// A task that the kernel itself switches to.
 const fn kernel(name: &'static str) -> Row {
     Row::new(name, KERNEL_FETCH).only(Needs::ProtectedMode)
+}
+
+/// What is stopped with either guard.
+const fn stopped(name: &'static str, trace: Trace) -> Row {
+    Row::new(name, trace)
+}
+
+/// The same in 64-bit guests.
+const fn long(name: &'static str, trace: Trace) -> Row {
+    Row::new(name, trace).only(Needs::LongMode)
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -60,4 +70,73 @@ pub(super) const ROWS: &[Row] = &[
     protected("virtual-int"),
     protected("virtual-int-closed"),
     protected("virtual-int-vme"),
+    // Events at the border, and faults in their delivery.
+    Row {
+        impossible: Some("INT n drops the trap that TF would raise behind it"),
+        ..stopped("step-int", Trace::Nothing)
+    },
+    // SecVisor performs these itself, with either guard.
+    stopped("step-cpuid", KERNEL_FETCH),
+    stopped("step-port", KERNEL_FETCH),
+    stopped("idt-icebp", KERNEL_FETCH),
+    stopped("inject-vmmcall", KERNEL_FETCH),
+    stopped("inject-rsm", KERNEL_FETCH),
+    Row::entry("step-syscall"),
+    Row::entry("breakpoint-entry"),
+    Row::entry("watch-shadow"),
+    Row::entry("idt-math"),
+    Row::entry("idt-not-present"),
+    Row::entry("idt-stack-fault"),
+    Row::entry("idt-gate-not-present"),
+    // The kernel view is still loaded, with either guard.
+    stopped("idt-first-fetch", KERNEL_FETCH),
+    stopped("timer-first-fetch", KERNEL_FETCH),
+    stopped("int-from-text", KERNEL_FETCH),
+    Row::entry("int-wrapped-segment"),
+    Row::entry("gdt-user-writes"),
+    Row {
+        impossible: Some("AMD processors have no SYSENTER in long mode"),
+        ..long("sysenter", Trace::Nothing)
+    },
+    long("sysenter-compatibility", Trace::Nothing),
+    Row::entry("star-odd").only(Needs::LongMode),
+    Row::entry("idt-double-fault").only(Needs::LongMode),
+    Row::entry("idt-entry-stack-non-canonical").only(Needs::LongMode),
+    Row::entry("idt-compatibility").only(Needs::LongMode),
+    protected("idt-bound"),
+    Row::entry("idt-device"),
+    protected("gate-segment-base"),
+    Row { may_die: true, batch: Batch::Alone, ..Row::entry("inject-rdmsr") },
+    Row {
+        may_die: true,
+        ..Row::alone("inject-hidden", Trace::Kind(&["read", "kernel-fetch"]), Effect::Memory)
+    },
+    Row { may_die: true, batch: Batch::Alone, ..Row::entry("inject-vmrun") },
+    Row {
+        not_promised: Some("control-flow integrity inside approved code"),
+        batch: Batch::Pinned,
+        ..stopped("gate-mid-text", Trace::Nothing)
+    },
+    // Out of the step that lets user mode load a segment.
+    Row { trace: Trace::Kind(&["msr", "kernel-fetch"]), ..Row::entry("step-btf") },
+    Row::entry("step-popf"),
+    Row::entry("step-iret"),
+    Row::entry("shadow-popf"),
+    Row::entry("shadow-pushf"),
+    Row::entry("shadow-iret"),
+    Row::entry("shadow-call-gate"),
+    Row::entry("shadow-call-gate-cpl1"),
+    Row::entry("shadow-call-gate-cpl2"),
+    Row::entry("shadow-int"),
+    Row::entry("shadow-int3"),
+    stopped("shadow-icebp", KERNEL_FETCH),
+    Row::entry("shadow-undefined"),
+    Row::entry("shadow-syscall"),
+    Row::entry("step-breakpoint"),
+    Row::entry("step-page-fault").only(Needs::LongMode),
+    // No step is opened for a descriptor that SecVisor cannot read.
+    hidden("step-page-fault"),
+    protected("pop-ss-int"),
+    protected("pop-ss-int3"),
+    protected("pop-ss-into"),
 ];

@@ -53,4 +53,10 @@ pub(super) const ROWS: &[Row] = &[
     pinned("lock-cstar"),
     pinned("lock-sfmask"),
     pinned("lock-idtr"),
+    msr("msr-debugctl-btf"),
+    // SVM's instructions do not exist for a guest.
+    Row::new("svm-clgi", Trace::Nothing),
+    Row::new("svm-stgi", Trace::Nothing),
+    Row::new("svm-invlpga", Trace::Nothing),
+    Row { impossible: Some("QEMU has no SKINIT"), ..Row::new("svm-skinit", Trace::Nothing) },
 ];

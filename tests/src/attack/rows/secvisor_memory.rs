@@ -1,6 +1,6 @@
 //! SecVisor's own memory and log.
 
-use super::{Effect, KERNEL_FETCH, READ, Row, Trace, WALK, WRITE};
+use super::{Effect, KERNEL_FETCH, Needs, READ, Row, Trace, WALK, WRITE};
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("hidden-read", READ),
@@ -15,4 +15,21 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("hidden-entry-stack", WRITE),
     Row { effect: Effect::Log, ..Row::new("forge-log", Trace::Nothing) },
     Row { may_die: true, ..Row::alone("hidden-cr3", WALK, Effect::Memory) },
+    // As what the processor itself reads.
+    Row::new("hidden-idt", READ),
+    Row::new("hidden-gdt", READ).only(Needs::LongMode),
+    Row::new("hidden-ldt", READ).only(Needs::LongMode),
+    // With the default guard nothing is read where task gates might be.
+    Row::new("hidden-gdt", Trace::Nothing).only(Needs::ProtectedMode),
+    Row::new("hidden-ldt", Trace::Nothing).only(Needs::ProtectedMode),
+    Row::new("hidden-tss", READ).only(Needs::LongMode),
+    // The task of the double fault cannot be reached by way of it.
+    Row {
+        may_die: true,
+        ..Row::alone("hidden-tss", READ, Effect::Memory).only(Needs::ProtectedMode)
+    },
+    Row::new("hidden-port-map", READ),
+    Row::new("hidden-page-directory", WALK).only(Needs::WideEntries),
+    Row::new("svm-vmsave-hidden", Trace::Nothing),
+    Row::new("svm-vmload-hidden", Trace::Nothing),
 ];

@@ -1,6 +1,6 @@
 //! Approved code is written to.
 
-use super::{Row, WRITE};
+use super::{Needs, Row, Trace, WRITE};
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("write-text-wp0", WRITE),
@@ -14,4 +14,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("push-text-fault", WRITE),
     Row::new("push-text-entry-stack", WRITE),
     Row::new("page-walk-text", WRITE),
+    // What the processor marks when it loads a descriptor, and where it leaves a task.
+    Row::new("step-text-table", WRITE),
+    Row::new("load-text-table", WRITE),
+    Row::new("busy-text", WRITE),
+    Row::new("task-state-text", WRITE).only(Needs::ProtectedMode),
+    Row::new("svm-vmsave-text", Trace::Nothing),
 ];
