@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::rows::Trace;
 use super::{Batch, Row};
+use crate::Result;
+use crate::elf::{Part, section};
 use crate::record::{Record, field, number};
-use crate::{Result, elf};
 
 /// How SecVisor's lines about modules that it refused begin.
 const REFUSED: &str = "secvisor: refused module ";
@@ -16,17 +17,22 @@ const GENERAL_PROTECTION: u64 = 13;
 /// ENOENT: kernels release all memory of modules, and what was never approved leaves no record.
 const NOTHING_TO_RELEASE: i64 = -2;
 
-/// The addresses of the guest's own approved code.
-pub(super) struct Text(Vec<Range<u64>>);
+/// The guest's own approved code.
+pub(super) struct Text(Vec<Part>);
 
 impl Text {
     pub(super) fn of(guest: &Path) -> Result<Self> {
-        let addresses = |name| Ok(elf::section(guest, name)?.addresses);
-        [".text", ".init.text"].into_iter().map(addresses).collect::<Result<_>>().map(Self)
+        let sections = [".text", ".init.text"].into_iter().map(|name| section(guest, name));
+        sections.collect::<Result<_>>().map(Self)
     }
 
     fn contains(&self, address: u64) -> bool {
-        self.0.iter().any(|range| range.contains(&address))
+        self.0.iter().any(|part| part.addresses.contains(&address))
+    }
+
+    /// Where it lies in physical memory.
+    pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|part| part.physical..part.physical + part.bytes.len() as u64)
     }
 }
 
@@ -184,7 +190,8 @@ mod tests {
     #[test]
     fn a_record_of_another_place_fits_no_attack() {
         let row = |name| rows_of(Guest::Long).find(|row| row.name == name).expect("a row");
-        let text = Text(std::iter::once(0x10_0000..0x10_2000).collect());
+        let addresses = 0x10_0000..0x10_2000;
+        let text = Text(vec![Part { offset: 0, physical: 0, addresses, bytes: vec![] }]);
         let fits = |name, kind: &str, gpa: &str, rip: &str, cpl: u8| {
             let console = format!("attack: {name} attempt target=0x5000 witness=0x6000\n");
             let attempt = Attempt::find(&console, row(name), &text).expect("an attempt");

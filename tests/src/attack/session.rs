@@ -79,10 +79,8 @@ struct Session<'a> {
     text: &'a Text,
     column: Column,
     alive: bool,
-    /// What is compared before and after each row, if that is.
-    watched: Option<Watched>,
-    /// SecVisor's tables before the first row.
-    tables: Tables,
+    /// What is compared before and after each row under SecVisor, and its tables before the first.
+    watched: Option<(Watched, Tables)>,
 }
 
 /// How much SecVisor had said before a row.
@@ -111,14 +109,14 @@ impl<'a> Session<'a> {
         if let Some(hidden) = ranges(&running.log(), "secvisor: hidden").next() {
             line.push_str(&format!(" hidden={:#x}", hidden.start));
         }
-        let kept = rows.iter().any(|row| matches!(row.batch, Batch::Modules | Batch::Pinned));
-        let mut session =
-            Self { running, text, column, alive: true, watched: None, tables: Tables::default() };
-        if kept && column != Column::Plain {
-            let watched = Watched::find(&session.running.log(), &session.running.console.text())?;
-            session.tables = watched.tables(&session.running)?;
-            session.watched = Some(watched);
+        let more = rows.iter().any(|row| matches!(row.batch, Batch::Modules | Batch::Pinned));
+        let mut watched = None;
+        if column != Column::Plain {
+            let found = Watched::find(&running.log(), &running.console.text(), text, more)?;
+            let tables = found.tables(&running)?;
+            watched = Some((found, tables));
         }
+        let mut session = Self { running, text, column, alive: true, watched };
         session.running.send(&format!("{line}\n"))?;
         Ok(session)
     }
@@ -170,7 +168,7 @@ impl<'a> Session<'a> {
 
     /// What must stay as it is, if that is compared.
     fn state(&self) -> Result<Option<State>> {
-        self.watched.as_ref().map(|watched| watched.state(&self.running)).transpose()
+        self.watched.as_ref().map(|(watched, _)| watched.state(&self.running)).transpose()
     }
 
     fn judge(&mut self, row: &'static Row, known: Known) -> Result<Outcome> {
@@ -180,10 +178,10 @@ impl<'a> Session<'a> {
         self.running.send("g")?;
         if let Err(error) = self.reach(row, "pause after") {
             self.alive = false;
-            return Ok(self.ended(row, &attempt, &before, known, &error.to_string()));
+            return Ok(self.ended(row, &attempt, (&before, state), known, &error.to_string()));
         }
         let after = self.running.memory(attempt.witness, WATCHED)?;
-        let changed = self.state()?.zip(state).and_then(|(now, then)| now.difference(&then));
+        let changed = self.changed(state)?;
         self.running.send("g")?;
         let effect = match row.effect {
             Effect::Log => forged(&self.running.log()),
@@ -207,10 +205,15 @@ impl<'a> Session<'a> {
         Ok(outcome)
     }
 
+    /// What is not as it was `then`.
+    fn changed(&self, then: Option<State>) -> Result<Option<String>> {
+        Ok(self.state()?.zip(then).and_then(|(now, then)| now.difference(&then)))
+    }
+
     /// What a row left in SecVisor's tables that was not there before the first.
     fn not_restored(&self) -> Result<Option<String>> {
-        let Some(watched) = &self.watched else { return Ok(None) };
-        let left = watched.tables(&self.running)?.difference(&self.tables);
+        let Some((watched, before)) = &self.watched else { return Ok(None) };
+        let left = watched.tables(&self.running)?.difference(before);
         Ok(left.map(|what| format!("since the first row {what}")))
     }
 
@@ -259,7 +262,7 @@ impl<'a> Session<'a> {
         &mut self,
         row: &Row,
         attempt: &Attempt,
-        before: &[u8],
+        (witness, state): (&[u8], Option<State>),
         known: Known,
         error: &str,
     ) -> Outcome {
@@ -271,7 +274,8 @@ impl<'a> Session<'a> {
             }
             _ => (),
         }
-        let intact = self.running.memory(attempt.witness, WATCHED).is_ok_and(|now| now == before);
+        let intact = self.running.memory(attempt.witness, WATCHED).is_ok_and(|now| now == witness)
+            && self.changed(state).is_ok_and(|changed| changed.is_none());
         if row.may_die && intact && self.records(known).iter().any(|record| attempt.matches(record))
         {
             return Outcome::Stopped;

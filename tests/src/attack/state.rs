@@ -2,24 +2,33 @@
 
 use std::ops::Range;
 
+use super::evidence::Text;
 use crate::Result;
 use crate::qemu::Running;
 use crate::record::ranges;
 
 /// What is to stay as it is.
-#[derive(Clone, Default)]
 pub(super) struct Watched {
     /// SecVisor's class of every frame.
     frame_table: Range<u64>,
-    /// What follows from it for both views. Once a 2 MiB page was split it stays so: the guest sees
-    /// to that for the page that modules lie in.
+    /// The frames of the guest's approved code.
+    text: Vec<Range<u64>>,
+    /// What rows about modules and pinned registers have to leave alone, too.
+    more: Option<More>,
+}
+
+/// What only rows about modules and pinned registers leave as it was, since others may split large
+/// pages and change registers that nobody has pinned.
+struct More {
+    /// What follows from the frame table for both views. Once a 2 MiB page was split it stays so: the
+    /// guest sees to that for the page that modules lie in.
     nested_tables: Range<u64>,
     /// The frames that the guest loads modules into.
     modules: Range<u64>,
 }
 
 /// SecVisor's tables as they were.
-#[derive(PartialEq, Eq, Default)]
+#[derive(PartialEq, Eq)]
 pub(super) struct Tables {
     frames: Vec<u8>,
     nested: Vec<u8>,
@@ -29,34 +38,42 @@ pub(super) struct Tables {
 #[derive(PartialEq, Eq)]
 pub(super) struct State {
     tables: Tables,
+    text: Vec<Vec<u8>>,
     modules: Vec<u8>,
     registers: Vec<String>,
 }
 
 impl Watched {
-    pub(super) fn find(log: &str, console: &str) -> Result<Self> {
+    pub(super) fn find(log: &str, console: &str, text: &Text, more: bool) -> Result<Self> {
         let range =
             |text, what| ranges(text, what).next().ok_or_else(|| format!("nobody said {what:?}"));
+        let found = || -> Result<_> {
+            let nested_tables = range(log, "secvisor: nested tables")?;
+            Ok(More { nested_tables, modules: range(console, "guest: modules")? })
+        };
         Ok(Self {
             frame_table: range(log, "secvisor: frame table")?,
-            nested_tables: range(log, "secvisor: nested tables")?,
-            modules: range(console, "guest: modules")?,
+            text: text.places().collect(),
+            more: more.then(found).transpose()?,
         })
     }
 
     /// All of it now.
     pub(super) fn state(&self, running: &Running) -> Result<State> {
-        Ok(State {
-            tables: self.tables(running)?,
-            modules: read(running, &self.modules)?,
-            registers: registers(&running.monitor("info registers")?),
-        })
+        let (mut modules, mut registers) = (Vec::new(), Vec::new());
+        if let Some(more) = &self.more {
+            modules = read(running, &more.modules)?;
+            registers = self::registers(&running.monitor("info registers")?);
+        }
+        let text = self.text.iter().map(|range| read(running, range)).collect::<Result<_>>()?;
+        Ok(State { tables: self.tables(running)?, text, modules, registers })
     }
 
     /// SecVisor's tables now.
     pub(super) fn tables(&self, running: &Running) -> Result<Tables> {
+        let nested = self.more.as_ref().map(|more| read(running, &more.nested_tables));
         let frames = read(running, &self.frame_table)?;
-        Ok(Tables { frames, nested: read(running, &self.nested_tables)? })
+        Ok(Tables { frames, nested: nested.transpose()?.unwrap_or_default() })
     }
 }
 
@@ -91,10 +108,15 @@ impl Tables {
 impl State {
     /// What is not as it was.
     pub(super) fn difference(&self, before: &Self) -> Option<String> {
+        let text = || {
+            let mut sections = self.text.iter().zip(&before.text);
+            sections.find_map(|(now, then)| first_difference(now, then))
+        };
         let modules = || first_difference(&self.modules, &before.modules);
         let registers = || format!("{:?} became {:?}", before.registers, self.registers);
         self.tables
             .difference(&before.tables)
+            .or_else(|| text().map(|at| format!("byte {at:#x} of approved code was changed")))
             .or_else(|| {
                 modules().map(|at| format!("byte {at:#x} of the modules' frames was changed"))
             })
