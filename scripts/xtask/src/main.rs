@@ -4,6 +4,7 @@ mod artifacts;
 mod bench;
 mod cache;
 mod demo;
+mod fuzz;
 mod lines;
 mod lmbench;
 mod own;
@@ -35,6 +36,8 @@ enum Task {
     Lines,
     /// Prints what must be trusted: lines, unsafe code with its reasons, code by crate, dependencies.
     Trust,
+    /// Fuzzes what reads hostile bytes, with the code's coverage as a guide.
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         }),
         Task::Lines => lines::print(),
         Task::Trust => trust::print(),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use harness::Result;
 
-use super::{Outcome, Test};
+use super::{Context, Outcome, Test};
 use crate::artifacts::{Arch, TARGET, TARGET_32, cargo};
+use crate::fuzz::{self, Bound};
 use crate::lines;
 use crate::process::{step, target_directory};
 use crate::trust;
@@ -47,6 +48,7 @@ pub fn tests() -> Vec<Test> {
             checked("clippy-32-bit", &guest)
         }),
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
+        Test::with_outcome("host/fuzz", fuzz_parsers),
         Test::new("host/lines", |_| lines::check()),
         Test::new("host/dependencies", |_| trust::check()),
         Test::new("host/text-bytes", |context| text_bytes(context.hypervisor()?)),
@@ -95,6 +97,24 @@ fn count(text: &str) -> (u32, Vec<String>) {
         Some(name.to_owned())
     };
     (text.lines().filter_map(passed).sum(), text.lines().filter_map(failed).collect())
+}
+
+/// Inputs for each target: a few seconds.
+const FUZZ_RUNS: u32 = 20_000;
+
+/// A short run of each fuzz target, the same one each time; the long one is `cargo xtask fuzz`.
+fn fuzz_parsers(context: &Context) -> Result<Outcome> {
+    let fuzzer = fuzz::build()?;
+    let directory = context.directory("host/fuzz")?;
+    let mut failed = Vec::new();
+    for target in fuzz::TARGETS {
+        let bound = Bound::Runs(FUZZ_RUNS);
+        if let Err(error) = fuzz::fuzz(&fuzzer, target, bound, &directory.join(target)) {
+            failed.push(error.to_string());
+        }
+    }
+    let passed = fuzz::TARGETS.len().saturating_sub(failed.len());
+    Ok(Outcome::Counted(u32::try_from(passed)?, failed))
 }
 
 fn checked(what: &str, arguments: &[&str]) -> Result<()> {
