@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use elf::ElfBytes;
-use elf::abi::{PF_X, PT_LOAD};
+use elf::abi::{PF_X, PT_LOAD, SHN_UNDEF};
 use elf::endian::LittleEndian;
 
 use crate::Result;
@@ -41,6 +41,25 @@ pub fn section(file: &Path, name: &str) -> Result<Part> {
     let addresses = header.sh_addr..header.sh_addr + header.sh_size;
     let bytes = elf.section_data(&header)?.0.to_vec();
     Ok(Part { offset: header.sh_offset, physical, addresses, bytes })
+}
+
+/// How symbols of Rust functions contain the end of a path, such as `fast::events`.
+pub fn mangled(path: &str) -> String {
+    path.split("::").map(|part| format!("{}{part}", part.len())).collect::<String>() + "17h"
+}
+
+/// The addresses of a symbol. A Rust function is named by the end of its path.
+pub fn symbol(file: &Path, name: &str) -> Result<Range<u64>> {
+    let data = std::fs::read(file)?;
+    let elf = ElfBytes::<LittleEndian>::minimal_parse(&data)?;
+    let (table, strings) = elf.symbol_table()?.ok_or("no symbol table")?;
+    let end = mangled(name);
+    let found = table.iter().find(|symbol| {
+        let is = |other: &str| other == name || name.contains("::") && other.contains(&end);
+        symbol.st_shndx != SHN_UNDEF && strings.get(symbol.st_name as usize).is_ok_and(is)
+    });
+    let found = found.ok_or_else(|| format!("{} has no symbol {name}", file.display()))?;
+    Ok(found.st_value..found.st_value + found.st_size)
 }
 
 /// Bytes of the hypervisor's executable segments, without what is unmapped when the guest starts.

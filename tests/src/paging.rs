@@ -113,9 +113,104 @@ impl Snapshot {
     }
 }
 
+/// A leaf of page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The address that it translates; of virtual ones the low 48 bits.
+    pub address: u64,
+    /// What it translates to.
+    pub physical: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether all levels let write.
+    pub writable: bool,
+    /// Whether all levels let execute.
+    pub executable: bool,
+}
+
+/// All that tables of four levels map.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    /// Their leaves, by address.
+    pub leaves: Vec<Mapping>,
+    /// The pages of the tables themselves.
+    pub tables: Vec<u64>,
+}
+
+const WRITABLE: u64 = 1 << 1;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+
+impl Map {
+    /// Walks the tables at `root`, which lie in `ram` as all memory from address 0 on.
+    pub fn walk(ram: &[u8], root: u64) -> Result<Self> {
+        let mut map = Self::default();
+        let all =
+            Mapping { address: 0, physical: 0, bytes: 1 << 48, writable: true, executable: true };
+        map.add(ram, root, all)?;
+        Ok(map)
+    }
+
+    /// Adds what the table at `table` maps of `above`.
+    fn add(&mut self, ram: &[u8], table: u64, above: Mapping) -> Result<()> {
+        self.tables.push(table);
+        let at = usize::try_from(table)?;
+        let page = ram.get(at..).and_then(|rest| rest.first_chunk::<4096>());
+        let page = page.ok_or_else(|| format!("a page table at {table:#x}, outside of the RAM"))?;
+        let bytes = above.bytes / 512;
+        for (entry, index) in page.as_chunks().0.iter().zip(0..) {
+            let entry = u64::from_le_bytes(*entry);
+            let here = Mapping {
+                address: above.address + index * bytes,
+                physical: entry & ADDRESS & !(bytes - 1),
+                bytes,
+                writable: above.writable && entry & WRITABLE != 0,
+                executable: above.executable && entry & NO_EXECUTE == 0,
+            };
+            if entry & 1 == 0 {
+                continue;
+            } else if bytes == PAGE || entry & LARGE != 0 {
+                self.leaves.push(here);
+            } else {
+                self.add(ram, entry & ADDRESS, here)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leaf_allows_what_all_levels_allow() {
+        let mut ram = vec![0; 0x6000];
+        let mut put = |at: usize, entry: u64| ram[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        put(0x1000 + 8, 0x2003);
+        put(0x2000, 0x4000_0087 | NO_EXECUTE);
+        put(0x2000 + 8, 0x3001);
+        put(0x3000 + 511 * 8, 0x4003);
+        put(0x4000, 0x7003);
+        put(0x4000 + 8, 0x8001 | NO_EXECUTE);
+        let leaf = |address, physical, bytes, writable, executable| Mapping {
+            address: (1u64 << 39) + address,
+            physical,
+            bytes,
+            writable,
+            executable,
+        };
+        let map = Map::walk(&ram, 0x1000).expect("a map");
+        assert_eq!(map.tables, [0x1000, 0x2000, 0x3000, 0x4000]);
+        let wanted = [
+            leaf(0, 0x4000_0000, 1 << 30, true, false),
+            leaf(0x7fe0_0000, 0x7000, 0x1000, false, true),
+            leaf(0x7fe0_1000, 0x8000, 0x1000, false, false),
+        ];
+        assert_eq!(map.leaves, wanted);
+        ram[0x3ff8 + 2] = 1;
+        assert!(Map::walk(&ram, 0x1000).is_err());
+    }
 
     #[test]
     fn pages_of_each_size_are_found() {

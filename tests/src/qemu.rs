@@ -229,6 +229,11 @@ impl Running {
         String::from_utf8_lossy(&log[..end]).replace('\r', "")
     }
 
+    /// The path of a file among this machine's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.log.with_file_name(name)
+    }
+
     /// Asks the monitor one question.
     pub fn monitor(&self, question: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.monitor)?;
@@ -242,7 +247,7 @@ impl Running {
 
     /// Guest-physical memory, read from outside the guest.
     pub fn memory(&self, physical: u64, bytes: u64) -> Result<Vec<u8>> {
-        let file = self.log.with_file_name(format!("memory-{physical:x}"));
+        let file = self.file(&format!("memory-{physical:x}"));
         let answer =
             self.monitor(&format!("pmemsave {physical:#x} {bytes:#x} \"{}\"", file.display()))?;
         let data = std::fs::read(&file).map_err(|_| format!("pmemsave said: {answer}"))?;
@@ -288,7 +293,7 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // For whoever has to find out why.
-        let _ = std::fs::write(self.log.with_file_name("console"), self.console.text());
+        let _ = std::fs::write(self.file("console"), self.console.text());
     }
 }
 

@@ -28,6 +28,11 @@ impl Shell {
         &self.running
     }
 
+    /// The machine, with nobody at its shell any more.
+    pub fn into_machine(self) -> Running {
+        self.running
+    }
+
     /// Types a command, waits for its end, and gives what was printed meanwhile.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.commands += 1;

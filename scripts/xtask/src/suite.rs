@@ -8,6 +8,7 @@ mod host;
 mod linux;
 mod matrix;
 mod modules;
+mod outside;
 mod own;
 
 use std::io::Write;
@@ -219,6 +220,7 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(linux::tests());
     guests.extend(audit::tests());
     guests.extend(modules::tests());
+    guests.extend(outside::tests());
     guests.extend(own::tests());
     guests.extend(bench::tests());
     if options.list {

@@ -14,7 +14,7 @@ use crate::artifacts::{self, Arch, Guest};
 use crate::demo;
 use crate::run::{Guard, Options, SHELL, Violation};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 /// The firmware alone takes a good part of it.
 const UEFI_DEADLINE: Duration = Duration::from_secs(240);
 /// Processor models on which the kernel must leave its text alone.
@@ -212,7 +212,7 @@ fn halt(context: &Context) -> Result<()> {
 }
 
 /// What the host tool reads out of a dump of SecVisor's memory.
-fn ring(running: &Running, dump: &Path) -> Result<String> {
+pub(super) fn ring(running: &Running, dump: &Path) -> Result<String> {
     let mut memory = Vec::new();
     for range in ranges(&running.log(), "secvisor: hidden") {
         memory.extend(running.memory(range.start, range.end - range.start)?);

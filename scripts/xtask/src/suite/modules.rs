@@ -126,7 +126,7 @@ fn pages(texts: &[(u64, Text)]) -> (u64, u64) {
 }
 
 /// The physical frames of all loaded modules' code, each compared byte by byte.
-fn compare(
+pub(super) fn compare(
     snapshot: &Snapshot,
     console: &str,
     folder: &Path,
@@ -171,9 +171,6 @@ fn compare(
             frames.push(snapshot.physical(start + page * PAGE)? / PAGE);
         }
     }
-    if loaded.len() < MODULES {
-        return Err(format!("only {} modules are loaded", loaded.len()).into());
-    }
     Ok(frames)
 }
 
@@ -188,6 +185,10 @@ fn text_exact(context: &Context, arch: Arch) -> Result<()> {
     shell.expect("modules load", " loaded")?;
     let sections = shell.expect("modules sections", "sections told")?;
     let snapshot = Snapshot::new(shell.machine().memory(0, RAM)?, &known)?;
+    let loaded = places(&sections).len();
+    if loaded < MODULES {
+        return Err(format!("only {loaded} modules are loaded").into());
+    }
     let code = compare(&snapshot, &sections, folder, &known)?;
     let table = frames(&shell)?;
     let class = |frame: u64| usize::try_from(frame).ok().and_then(|frame| table.get(frame));
