@@ -19,6 +19,7 @@ pub fn run() {
         ("cpuid-sep", cpuid_sep),
         ("efer-svme", efer_svme),
         ("efer-absent-bits", efer_absent),
+        ("kernel-gs-base", kernel_gs_base),
         ("invd-keeps-memory", invd),
         ("hpet-takes-quads", hpet_quads),
         ("low-memory-readable", low_memory),
@@ -68,6 +69,19 @@ fn efer_absent() -> (u64, u64) {
 
 extern "C" fn set_tce(_: u64) {
     cpu::wrmsr(cpu::EFER, cpu::rdmsr(cpu::EFER) | cpu::EFER_TCE);
+}
+
+/// What no guarantee rests on can be written: kernels change this at every entry.
+fn kernel_gs_base() -> (u64, u64) {
+    const KERNEL_GS_BASE: u32 = 0xC000_0102;
+    extern "C" fn write(value: u64) {
+        cpu::wrmsr(KERNEL_GS_BASE, value);
+    }
+    let old = cpu::rdmsr(KERNEL_GS_BASE);
+    let end = trap::attempt(write, HEAP);
+    let held = end.is_none() && cpu::rdmsr(KERNEL_GS_BASE) == HEAP;
+    write(old);
+    (u64::from(held), 1)
 }
 
 /// INVD must not lose what the caches hold.

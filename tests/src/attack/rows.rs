@@ -298,6 +298,7 @@ pub(super) const CHECKS: &[(&str, Answer, Answer)] = &[
     ("cpuid-sep", Answer::All, Answer::None),
     ("efer-svme", Answer::All, Answer::None),
     ("efer-absent-bits", Answer::All, Answer::All),
+    ("kernel-gs-base", Answer::All, Answer::All),
     ("invd-keeps-memory", Answer::All, Answer::All),
     ("hpet-takes-quads", Answer::All, Answer::All),
     ("low-memory-readable", Answer::All, Answer::All),

@@ -5,6 +5,7 @@
 //!
 //! A new attack is a row here and one of the same name in the judge's table, `attack/rows/GROUP.rs`.
 
+mod ahci;
 mod boundary;
 mod case;
 mod entry;

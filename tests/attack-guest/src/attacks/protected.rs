@@ -170,6 +170,15 @@ pub const ROWS: &[Attack] = &[
             virtual_8086(VIRTUAL | IOPL)
         },
     },
+    Attack {
+        name: "virtual-syscall",
+        plan: |_| {
+            cpu::wrmsr(cpu::STAR, KERNEL_CS << 32 | user_payload());
+            let plan = virtual_8086(VIRTUAL);
+            place_low(symbol!(u_virtual_syscall), symbol!(u_virtual_syscall_end));
+            plan
+        },
+    },
     Attack { name: "exec-paging-off", plan: |_| run(symbol!(jump_unpaged), HEAP) },
     Attack {
         name: "exec-other-format",

@@ -9,7 +9,7 @@ use super::processors::{
     ICR, LOW_WITNESS, OTHERS, START, plant, planted, raise, send_directed, start, wait,
 };
 use super::routing::send_by_hpet;
-use super::{Attack, Plan};
+use super::{Attack, Plan, ahci};
 use crate::boot::Options;
 use crate::cpu::{APIC_BASE, rdmsr, under_secvisor, wrmsr};
 use crate::devices::{HPET, LAPIC};
@@ -127,5 +127,14 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "init-x2apic-vector", plan: |_| call(LAPIC, init_by_x2apic_vector, 0) },
 ];
 
+/// The same from a PCI device, which nobody can see without interrupt remapping.
+extern "C" fn init_by_msi(_: u64) {
+    ahci::send(LAPIC, AS_INIT);
+    wait();
+}
+
 /// The rows that end the machine.
-pub const FATAL: &[Attack] = &[Attack { name: "init-hpet", plan: |_| call(HPET, init_by_hpet, 0) }];
+pub const FATAL: &[Attack] = &[
+    Attack { name: "init-hpet", plan: |_| call(HPET, init_by_hpet, 0) },
+    Attack { name: "init-msi", plan: |_| call(LAPIC, init_by_msi, 0) },
+];

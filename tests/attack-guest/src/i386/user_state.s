@@ -270,6 +270,14 @@ virtual_program u_virtual_int82
 u_virtual_int82_end:
     .code32
 
+# The same by SYSCALL.
+virtual_program u_virtual_syscall
+    syscall
+    mov eax, 0x81
+    hlt
+u_virtual_syscall_end:
+    .code32
+
 # ---- far pointers and data --------------------------------------------------------------------
 .balign 16
 far_other:    .long u_far_other

@@ -70,6 +70,7 @@ pub(super) const ROWS: &[Row] = &[
     protected("virtual-int"),
     protected("virtual-int-closed"),
     protected("virtual-int-vme"),
+    protected("virtual-syscall"),
     // Events at the border, and faults in their delivery.
     Row {
         impossible: Some("INT n drops the trap that TF would raise behind it"),

@@ -24,4 +24,8 @@ pub(super) const ROWS: &[Row] = &[
     smp("init-x2apic-directed"),
     smp("init-x2apic-vector"),
     Row::alone("init-hpet", WRITE, Effect::Reset),
+    Row {
+        not_promised: Some("INIT that a device sends cannot be seen without interrupt remapping"),
+        ..Row::alone("init-msi", Trace::Nothing, Effect::Reset)
+    },
 ];
