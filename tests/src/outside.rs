@@ -166,8 +166,13 @@ fn frames(leaf: &Mapping) -> Range<u64> {
 }
 
 /// Whether the two views keep what they promise: no frame of `hidden` is mapped, exactly those of
-/// `approved` are kernel code, and nothing can write them.
-pub fn views(kernel: &Map, user: &Map, hidden: &Frames, approved: &BTreeSet<u64>) -> Result<()> {
+/// `approved` are kernel code, and nothing can write them nor those of `guarded`.
+pub fn views(
+    [kernel, user]: [&Map; 2],
+    hidden: &Frames,
+    guarded: &Frames,
+    approved: &BTreeSet<u64>,
+) -> Result<()> {
     for (view, map) in [("kernel", kernel), ("user", user)] {
         for leaf in &map.leaves {
             if let Some((frame, what)) = hidden.within(leaf) {
@@ -193,6 +198,9 @@ pub fn views(kernel: &Map, user: &Map, hidden: &Frames, approved: &BTreeSet<u64>
     let either = kernel.leaves.iter().chain(&user.leaves).filter(writes);
     if let Some(frame) = either.clone().find_map(touched) {
         return Err(format!("frame {frame:#x} is kernel code, and writable").into());
+    }
+    if let Some((frame, what)) = either.clone().find_map(|leaf| guarded.within(leaf)) {
+        return Err(format!("frame {frame:#x}, {what}, is writable").into());
     }
     let user_code = user.leaves.iter().filter(|leaf| leaf.executable).find_map(touched);
     match user_code {

@@ -96,7 +96,9 @@ fn judged(kernel: &[Mapping], user: &[Mapping]) -> Result<()> {
     let mut hidden = Frames::default();
     hidden.add_each("a table", &[0x9000]);
     hidden.add("the image", 0x60_0000..0x60_2000);
-    views(&map(kernel), &map(user), &hidden, &[0x200].into())
+    let mut guarded = Frames::default();
+    guarded.add("a device", 0xa0_0000..0xa0_1000);
+    views([&map(kernel), &map(user)], &hidden, &guarded, &[0x200].into())
 }
 
 #[test]
@@ -113,6 +115,8 @@ fn each_wrong_leaf_of_a_view_is_found() {
         (1, leaf(0x20_0000, 0x20_0000, "w"), "and writable"),
         (1, leaf(0x20_0000, 0x20_0000, "x"), "executes"),
         (1, leaf(0x20_0000, 0x20_0000, "wl"), "and writable"),
+        (0, leaf(0xa0_0000, 0xa0_0000, "wl"), "a device"),
+        (1, leaf(0xa0_0000, 0xa0_0000, "w"), "a device"),
         (1, leaf(0x80_0000, 0x20_0000, "w"), "moves memory"),
     ];
     for (view, wrong, told) in wrong {
@@ -125,5 +129,5 @@ fn each_wrong_leaf_of_a_view_is_found() {
     let read_only = [leaf(0x20_0000, 0x20_0000, "x")];
     assert!(judged(&read_only, &[]).is_err());
     let nothing = Frames::default();
-    assert!(views(&map(&kernel), &map(&user), &nothing, &[0x200].into()).is_err());
+    assert!(views([&map(&kernel), &map(&user)], &nothing, &nothing, &[0x200].into()).is_err());
 }

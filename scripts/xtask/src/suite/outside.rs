@@ -31,6 +31,12 @@ const BUSY: &str = "(while :; do /bin/true; done) & true";
 const MODULES: [&str; 2] = ["modprobe -a loop dummy ipv6", "rmmod dummy; rmmod loop"];
 /// Looks at exits before a verdict, and before it is given up that a view is ever loaded.
 const EXITS: Range<usize> = 50..2000;
+/// Registers through which one processor stops another, or a device writes.
+const GUARDED: [(&str, Range<u64>); 3] = [
+    ("the I/O APIC", 0xFEC0_0000..0xFEC0_1000),
+    ("the HPET", 0xFED0_0000..0xFED0_1000),
+    ("the local APIC and the window of its messages", 0xFEE0_0000..0xFEF0_0000),
+];
 /// CR0: PG, WP, ET, PE. CR4: PAE. EFER: SVME but for parked processors, NXE, LMA, LME.
 const CONTROL: [(&str, [u64; 2]); 3] =
     [("CR0", [0x8001_0011; 2]), ("CR4", [0x20; 2]), ("EFER", [0x1D00, 0xD00])];
@@ -198,7 +204,9 @@ fn judge_views(
     let [ports, msrs] = [vmcb::PORT_MAP, vmcb::MSR_MAP].map(|field| number(page, field));
     hidden.add("of the port map", ports..ports + 3 * PAGE);
     hidden.add("of the MSR map", msrs..msrs + 2 * PAGE);
-    outside::views(&kernel, &user, &hidden, &code(&snapshot)?)?;
+    let mut guarded = Frames::default();
+    GUARDED.into_iter().for_each(|(what, range)| guarded.add(what, range));
+    outside::views([&kernel, &user], &hidden, &guarded, &code(&snapshot)?)?;
     debugger.detach()
 }
 
