@@ -148,7 +148,7 @@ impl Setup {
     }
 }
 
-const PART_DEADLINE: Duration = Duration::from_secs(120);
+const PART_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What became of an attack.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! The log on a serial port, and refusals on the screen as well.
 #![allow(unsafe_code, reason = "a panic takes the log from whoever holds it")]
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 use log::{Log, Metadata, Record};
 use spin::Mutex;
@@ -12,7 +12,20 @@ mod open;
 
 pub use open::{first_port, open};
 
-struct Console(Mutex<Option<Uart16550Tty<PioBackend>>>);
+/// How often a port is asked whether it takes a byte: more than 0.1 s.
+const PATIENCE: u32 = 100_000;
+
+struct Port(Uart16550Tty<PioBackend>);
+
+impl Write for Port {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let port = self.0.inner_mut();
+        let mut send = |byte| (0..PATIENCE).any(|_| port.try_send_byte(byte).is_ok());
+        if text.bytes().all(&mut send) { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+struct Console(Mutex<Option<Port>>);
 
 static CONSOLE: Console = Console(Mutex::new(None));
 
@@ -23,8 +36,9 @@ impl Log for Console {
 
     fn log(&self, record: &Record<'_>) {
         if let Some(port) = self.0.lock().as_mut() {
-            // A port that does not answer loses its line, and nothing else.
-            let _ = writeln!(port, "{}", record.args());
+            // A port that does not answer loses its line, and nothing else: the guest may have laid a
+            // device's ports over it.
+            let _ = write!(port, "{}\r\n", record.args());
         }
     }
 

@@ -6,7 +6,7 @@ use crate::say;
 use crate::trap::symbol;
 
 const MULTIBOOT2: u64 = 0x36D7_6289;
-const LINE_BYTES: usize = 4096;
+const LINE_BYTES: usize = 8192;
 
 /// What this run is to do.
 pub struct Options {
@@ -16,12 +16,15 @@ pub struct Options {
     pub hidden: u64,
     /// Whether the judge drives the run over COM1.
     pub ask: bool,
+    /// Where the boot information lies.
+    pub information: u64,
 }
 
 impl Options {
     /// Reads the boot information.
     pub fn read(information: u64) -> Self {
-        let mut options = Self { line: [0; LINE_BYTES], length: 0, hidden: HEAP, ask: false };
+        let line = [0; LINE_BYTES];
+        let mut options = Self { line, length: 0, hidden: HEAP, ask: false, information };
         if peek(symbol!(boot_magic)) == MULTIBOOT2 {
             options.read_multiboot(information);
         } else {
@@ -69,14 +72,23 @@ impl Options {
     fn read_boot_params(&mut self, params: u64) {
         self.push_string(u64::from(peek32(params + 0x228)));
         // SecVisor's memory is RAM that the map calls reserved: the longest such piece.
-        let entries = (0..u64::from(peek8(params + 0x1E8))).map(|index| {
+        let end = self.ram().map(|entry| entry.0 + entry.1).max().unwrap_or(0);
+        let inside = self.map().filter(|entry| entry.2 != 1 && (0x10_0000..end).contains(&entry.0));
+        self.hidden = inside.max_by_key(|entry| entry.1).map_or(self.hidden, |entry| entry.0);
+    }
+
+    /// The memory map of boot_params: start, length, type.
+    fn map(&self) -> impl Iterator<Item = (u64, u64, u32)> + use<> {
+        let params = self.information;
+        (0..u64::from(peek8(params + 0x1E8))).map(move |index| {
             let entry = params + 0x2D0 + index * 20;
             (peek(entry), peek(entry + 8), peek32(entry + 16))
-        });
-        let ram = entries.clone().filter(|entry| entry.2 == 1);
-        let end = ram.map(|entry| entry.0 + entry.1).max().unwrap_or(0);
-        let inside = entries.filter(|entry| entry.2 != 1 && (0x10_0000..end).contains(&entry.0));
-        self.hidden = inside.max_by_key(|entry| entry.1).map_or(self.hidden, |entry| entry.0);
+        })
+    }
+
+    /// What of it is RAM.
+    pub fn ram(&self) -> impl Iterator<Item = (u64, u64, u32)> + use<> {
+        self.map().filter(|entry| entry.2 == 1)
     }
 
     /// The multiboot2 tags; only the command line (type 1) matters.

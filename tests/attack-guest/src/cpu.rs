@@ -102,6 +102,13 @@ pub fn inb(port: u16) -> u8 {
     value
 }
 
+pub fn inl(port: u16) -> u32 {
+    let value;
+    // SAFETY: see the module's comment.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value) };
+    value
+}
+
 pub fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: see the module's comment.

@@ -1,7 +1,7 @@
 //! Timer, interrupt controllers and the ways to end a run.
 
 use crate::console;
-use crate::cpu::{inb, outb, outl};
+use crate::cpu::{inb, inl, outb, outl};
 use crate::memory::{peek32, poke32};
 
 /// Exit code for a complete run, and for one that broke off; QEMU's status is 2n + 1.
@@ -33,6 +33,12 @@ pub fn pci_write(function: u32, register: u32, value: u32) {
     outl(PCI_DATA, value);
 }
 
+/// Reads one.
+pub fn pci_read(function: u32, register: u32) -> u32 {
+    outl(0xCF8, 0x8000_0000 | function << 8 | register);
+    inl(PCI_DATA)
+}
+
 /// Sets the I/O APIC's entry for the timer: to the processor with APIC ID 0.
 pub fn route_timer(entry: u32) {
     for (register, value) in [(TIMER_ENTRY + 1, 0), (TIMER_ENTRY, entry)] {
@@ -44,8 +50,15 @@ pub fn route_timer(entry: u32) {
 /// About a millisecond of the PIT's clock.
 const MILLISECOND: u16 = 1193;
 
+/// Opens the windows of the display's memory that `bits` say: 4 for A_0000h, 12 for B_8000h.
+pub fn open_display(bits: u8) {
+    outb(0x3CE, 6);
+    outb(0x3CF, 2 | bits);
+}
+
 /// Masks everything and forgets what was pending.
 pub fn reset() {
+    open_display(12);
     outb(0x43, 0x30); // channel 0: mode 0, its output low until a count is written
     for (port, value) in [
         (0x20, 0x11),

@@ -5,7 +5,7 @@ use boot::options::LogPort;
 use log::LevelFilter;
 use uart_16550::{BaudRate, Config, Uart16550Tty};
 
-use super::CONSOLE;
+use super::{CONSOLE, Port};
 
 /// First port of the UART, for those that have one.
 pub fn first_port(port: LogPort) -> Option<u16> {
@@ -21,7 +21,7 @@ pub fn open(port: LogPort) {
     // A record is written while the guest waits: at 115,200 baud that is some 20 ms.
     let config = Config { baud_rate: BaudRate::Baud115200, ..Config::default() };
     // SAFETY: the port is a PC's standard UART; SecVisor alone uses it, the guest is denied it.
-    let open = |first| unsafe { Uart16550Tty::new_port(first, config.clone()) }.ok();
+    let open = |first| unsafe { Uart16550Tty::new_port(first, config.clone()) }.ok().map(Port);
     *CONSOLE.0.lock() = first_port(port).and_then(open);
     // Only the first call can succeed, and that is enough.
     let _ = log::set_logger(&CONSOLE);

@@ -2,8 +2,10 @@
 //!
 //! Without SecVisor there is nobody to ask, so every module runs and every release just happens.
 
+use super::execute::run_code;
 use super::{Act, Plan};
-use crate::memory::{self, MARKER, PAGE, RW, peek, peek8, poke, poke8};
+use crate::cpu;
+use crate::memory::{self, MARKER, PAGE, RW, peek, peek8, peek32, poke, poke8};
 use crate::modules::object::{Site, read_field, write_field};
 use crate::modules::{
     self, ALPHA, APPROVE, CORE, DESCRIPTOR, Descriptor, GAMMA, INIT, Module, RELEASE,
@@ -23,10 +25,34 @@ pub struct Case {
     /// What is run, in the window's small pages.
     pub entry: u64,
     pub site: Option<Site>,
+    /// A function that calls in another way than kernels do, and its argument.
+    pub by: (u64, u64),
 }
 
-/// What the call is to be made with, at an address that the act finds.
+/// What the call is to be made with, at an address that the act finds: three registers; who makes it,
+/// the answer, an argument and whether there is anybody to call.
 const CALL_WORDS: u64 = DESCRIPTOR - 0x100;
+const MAKER: u64 = CALL_WORDS + 24;
+const ANSWER: u64 = CALL_WORDS + 32;
+
+/// A relocated field: by its section, its type, and how many of that type stand before it there.
+pub fn field(
+    module: &Module,
+    section: &str,
+    (kind, before): (u64, usize),
+    needed: Option<&Module>,
+) -> Option<Site> {
+    let (mut left, mut found) = (before, None);
+    let Module { object, place } = module;
+    let needed = needed.map(|module| (&module.object, &module.place));
+    object.relocations(place, needed, |site, _| {
+        if site.section == section && site.kind == kind && found.is_none() {
+            found = if left == 0 { Some(site) } else { None };
+            left = left.saturating_sub(1);
+        }
+    });
+    found
+}
 
 impl Case {
     pub fn new(module: Module, kind: u64, entry: &str) -> Self {
@@ -38,6 +64,7 @@ impl Case {
             operation: APPROVE,
             entry: module.symbol(entry),
             site: None,
+            by: (0, 0),
         }
     }
 
@@ -59,21 +86,12 @@ impl Case {
         poke8(at, peek8(at) ^ 1);
     }
 
-    /// Aims a field elsewhere: by its type, and how many of that type stand before it in a section.
-    pub fn aim(&mut self, section: &str, (kind, before): (u64, usize), needed: Option<&Module>) {
-        let (mut left, mut found) = (before, None);
-        let Module { object, place } = self.module;
-        let needed = needed.as_ref().map(|module| (&module.object, &module.place));
-        object.relocations(&place, needed, |site, _| {
-            if site.section == section && site.kind == kind && found.is_none() {
-                found = if left == 0 { Some(site) } else { None };
-                left = left.saturating_sub(1);
-            }
-        });
-        if let Some(site) = found {
+    /// Aims a field elsewhere.
+    pub fn aim(&mut self, section: &str, which: (u64, usize), needed: Option<&Module>) {
+        self.site = field(&self.module, section, which, needed);
+        if let Some(site) = self.site {
             write_field(&site, read_field(&site) + 0x10);
         }
-        self.site = found;
     }
 
     /// Puts another frame behind the core's second page.
@@ -82,7 +100,8 @@ impl Case {
     }
 
     fn words(&self) {
-        let words = [self.operation, self.at, self.size];
+        let under = u64::from(cpu::under_secvisor());
+        let words = [self.operation, self.at, self.size, self.by.0, 0, self.by.1, under];
         for (at, word) in words.into_iter().enumerate() {
             poke(CALL_WORDS + at as u64 * 8, word);
         }
@@ -110,14 +129,19 @@ impl Case {
 
 fn ask() {
     let [operation, at, size] = [0, 8, 16].map(|at| peek(CALL_WORDS + at));
-    say!("call: result={}", modules::hypercall(operation, at, size));
+    let result = match peek(MAKER) {
+        0 => modules::hypercall(operation, at, size),
+        maker => {
+            run_code(maker, CALL_WORDS);
+            i64::from(peek32(ANSWER) as i32)
+        }
+    };
+    say!("call: result={result}");
 }
 
 extern "C" fn ask_and_run(entry: u64) {
     ask();
-    // SAFETY: what is there is the experiment.
-    let entry: extern "C" fn(u64) = unsafe { core::mem::transmute(entry as usize) };
-    entry(symbol!(witness));
+    run_code(entry, symbol!(witness));
 }
 
 extern "C" fn ask_and_write(target: u64) {

@@ -11,6 +11,12 @@ const LOW_MEMORY: u64 = 0x8000;
 /// The VGA text buffer: device memory that can be filled.
 const DEVICE_MEMORY: u64 = 0xB_8000;
 
+/// Calls what is at an address.
+pub fn run_code(address: u64, argument: u64) {
+    // SAFETY: what is there is the experiment.
+    unsafe { core::mem::transmute::<usize, extern "C" fn(u64)>(address as usize)(argument) };
+}
+
 /// The rows.
 pub const ROWS: &[Attack] = &[
     Attack { name: "exec-data", plan: |_| Plan::jump(place_payload(symbol!(data_payload))) },

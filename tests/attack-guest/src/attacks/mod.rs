@@ -6,8 +6,12 @@
 //! A new attack is a row here and one of the same name in the judge's table, `attack/rows/GROUP.rs`.
 
 mod ahci;
+mod aliases;
 mod boundary;
+mod calls;
 mod case;
+mod chipset;
+mod claims;
 mod entry;
 mod execute;
 mod fatal;
@@ -16,12 +20,14 @@ mod hidden;
 mod lock;
 mod modes;
 mod modules;
+mod places;
 mod processors;
 #[cfg(target_arch = "x86")]
 mod protected;
 mod release;
 mod routing;
 mod step;
+mod stores;
 mod structures;
 mod svm;
 mod wake;
@@ -116,11 +122,17 @@ const ATTACKS: &[(&str, &[Attack])] = &[
     ("attacks", structures::ROWS),
     ("attacks", modes::ROWS),
     ("attacks", svm::ROWS),
+    ("attacks", places::ROWS),
+    ("attacks", stores::ROWS),
+    ("attacks", chipset::ROWS),
     #[cfg(target_arch = "x86")]
     ("attacks", protected::ROWS),
     ("modules", modules::ROWS),
     ("modules", release::ROWS),
     ("smp", wake::ROWS),
+    ("modules", claims::ROWS),
+    ("modules", calls::ROWS),
+    ("modules", aliases::ROWS),
     ("smp", processors::ROWS),
     ("fatal", fatal::ROWS),
     #[cfg(target_arch = "x86")]

@@ -1,5 +1,6 @@
 //! Chipset registers that put other memory, or a device's own writes, where approved text is.
 
+use super::execute::run_code;
 use super::hardware::call;
 use super::{Attack, Plan};
 use crate::cpu::outl;
@@ -24,8 +25,8 @@ fn lay_over_text(set: fn(u64)) {
     copy(block, RCBA_HOME, RCBA_BYTES);
     copy(symbol!(write_marker), RCBA_HOME + (victim - block), 16);
     set(block | 1);
-    // SAFETY: the code there writes to its argument; what else happens is the experiment.
-    unsafe { core::mem::transmute::<usize, extern "C" fn(u64)>(victim as usize)(symbol!(witness)) };
+    // The code there writes to its argument.
+    run_code(victim, symbol!(witness));
     set(RCBA_HOME | 1);
 }
 

@@ -8,11 +8,11 @@ use crate::tables;
 use crate::trap::{Frame, symbol};
 
 /// Room for a stack in the victim's page; the watched bytes are those below its top.
-const STACK: u64 = 0x800;
+pub const STACK: u64 = 0x800;
 const BELOW: u64 = STACK - 64;
 
 /// The kernel calls `function` with a writable alias of the victim's page plus `offset`.
-fn through_alias(function: u64, offset: u64, watch: u64) -> Plan {
+pub fn through_alias(function: u64, offset: u64, watch: u64) -> Plan {
     let alias = memory::map(0, symbol!(victim), RW);
     Plan::call(symbol!(victim) + watch, function, alias + offset).at_target()
 }

@@ -14,10 +14,10 @@ pub use descriptors::{
 };
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
-    MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, choose_paging, cr4, entry_bytes, huge_pages,
-    large_bytes, map_directory, map_modules, mapping, module_tables, modules_large,
-    open_low_memory, other_pae, own_tables, read_entry, root, set_large_slot, start_paging,
-    write_entry,
+    MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, add_module_table, choose_paging, cr4,
+    entry_bytes, huge_pages, large_bytes, map_directory, map_modules, mapping, module_tables,
+    modules_large, open_low_memory, other_pae, own_tables, read_entry, root, set_large_slot,
+    start_paging, write_entry,
 };
 pub use programs::{LOW, place_low, programs};
 
@@ -26,6 +26,8 @@ core::arch::global_asm!(
     include_str!("actions.s"),
     ".set BITS, 32",
     include_str!("../actions_entry.s"),
+    include_str!("../stores.s"),
+    include_str!("calls.s"),
     include_str!("data.s"),
     include_str!("runtime.s"),
     include_str!("user.s"),

@@ -18,11 +18,13 @@ pub const RELATIVE: u64 = 2;
 pub const CALL: u64 = 4;
 
 /// Fields of the modules, each by its type and how many of that type stand before it: one across a
-/// page border, from the core region to the init region, from there to data, to another module.
+/// page border, from the core region to the init region, from there to data, to another module, from
+/// the core region to its data.
 pub const AT_BORDER: (u64, usize) = (ABSOLUTE_32, 6);
 pub const TO_INIT: (u64, usize) = (ABSOLUTE_32, 4);
 pub const FROM_INIT: (u64, usize) = (ABSOLUTE_32, 1);
 pub const TO_OTHER: (u64, usize) = (ABSOLUTE_32, 0);
+pub const TO_DATA: (u64, usize) = (ABSOLUTE_32, 0);
 
 /// What the module alpha's core adds up to.
 pub const ALPHA_RESULT: u64 = 0x976A_4621;

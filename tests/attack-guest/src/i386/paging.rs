@@ -162,6 +162,11 @@ pub fn map_modules(tables: u64, large_frames: u64) {
     write_entry(directory_entry(modules_large()), large_entry(large_frames | RW | LARGE));
 }
 
+/// Puts a page table behind an address in the window.
+pub fn add_module_table(_tables: u64, address: u64, _directory: u64, table: u64) {
+    write_entry(directory_entry(address), table | RW);
+}
+
 /// Makes the root serve, with CR4.PAE turned over, for the image: CR4's bits that do this. From PAE
 /// there is no such way.
 pub fn other_pae() -> u64 {

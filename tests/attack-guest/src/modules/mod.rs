@@ -45,7 +45,7 @@ const TABLES: u64 = FRAMES + FRAME_COUNT * PAGE;
 /// Where descriptors are written.
 pub const DESCRIPTOR: u64 = HEAP + 0x70_0800;
 
-const APPROVE_CODE: u64 = 0x5EC0_0001;
+pub const APPROVE_CODE: u64 = 0x5EC0_0001;
 pub const APPROVE: u64 = 1;
 pub const RELEASE: u64 = 2;
 pub const CORE: u64 = 1;
@@ -74,6 +74,12 @@ impl Place {
     pub fn huge() -> Self {
         let core = HUGE_PAGE + HUGE_FRAMES;
         Self { core, init: core + 0x7000 }
+    }
+
+    /// Where the upper half of its data's address spells STOSD and RET.
+    pub fn planted() -> Self {
+        let core = START & !0xFFFF_FFFF | 0xC3AB_0000;
+        Self { core, init: core + 0x8000 }
     }
 
     pub fn base(&self, init: bool) -> u64 {
@@ -120,7 +126,7 @@ pub fn huge_alias(frame: u64) -> u64 {
 /// Gives back whatever is approved, empties the window and frees all frames.
 pub fn reset() {
     let small = (0..8).map(Place::small);
-    for place in small.chain([Place::large(), Place::huge()]) {
+    for place in small.chain([Place::large(), Place::huge(), Place::planted()]) {
         release(place.core);
         release(place.init);
     }
@@ -220,6 +226,22 @@ impl Module {
             }
         }
         Self::load_at(object, place, needed)
+    }
+
+    /// Loads a module where its data's address spells instructions.
+    pub fn load_planted(object: Object) -> Self {
+        let (place, directory) = (Place::planted(), TABLES + 3 * PAGE);
+        let table = directory + PAGE;
+        clear(directory, 2 * PAGE);
+        arch::add_module_table(TABLES, place.core, directory, table);
+        for init in [false, true] {
+            for address in (0..object.pages(init).1).map(|page| place.base(init) + page * PAGE) {
+                let entry = table + address % large_bytes() / PAGE * entry_bytes();
+                write_entry(entry, frame() | RW);
+            }
+        }
+        cpu::write_cr3(root());
+        Self::load_at(object, place, None)
     }
 
     /// Loads a module into what is mapped there.

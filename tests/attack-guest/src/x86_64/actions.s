@@ -204,4 +204,8 @@ victim_descriptor:
 victim_fire:                        # what user mode may run, were the page open to it
     int 0x82
     int 0x81
+    .balign 8
+.globl victim_user_entry
+victim_user_entry:
+    .quad bss_payload + 7           # the same for user mode
     .org victim + 4096, 0xcc

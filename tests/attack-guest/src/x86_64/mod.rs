@@ -12,9 +12,10 @@ pub use descriptors::{
 };
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
-    MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, choose_paging, cr4, entry_bytes, huge_pages,
-    large_bytes, map_directory, map_modules, mapping, module_tables, modules_large, other_pae,
-    own_tables, read_entry, root, set_large_slot, start_paging, write_entry,
+    MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, add_module_table, choose_paging, cr4,
+    entry_bytes, huge_pages, large_bytes, map_directory, map_modules, mapping, module_tables,
+    modules_large, other_pae, own_tables, read_entry, root, set_large_slot, start_paging,
+    write_entry,
 };
 pub use programs::programs;
 
@@ -23,6 +24,8 @@ core::arch::global_asm!(
     include_str!("actions.s"),
     ".set BITS, 64",
     include_str!("../actions_entry.s"),
+    include_str!("../stores.s"),
+    include_str!("calls.s"),
     include_str!("data.s"),
     include_str!("user.s"),
     include_str!("user_attack.s"),

@@ -97,6 +97,12 @@ pub fn map_modules(tables: u64, large_frames: u64) {
     poke(tables + PAGE + 257 * 8, large_frames | RW | LARGE);
 }
 
+/// Puts a page table behind an address in the window's last GiB, by way of a directory.
+pub fn add_module_table(tables: u64, address: u64, directory: u64, table: u64) {
+    poke(tables + 511 * 8, directory | RW);
+    poke(directory + (address >> 21 & 511) * 8, table | RW);
+}
+
 /// Makes the root serve, with CR4.PAE turned over, for the image: CR4's bits that do this.
 pub fn other_pae() -> u64 {
     // It is a page directory then: one large page for all that this takes.

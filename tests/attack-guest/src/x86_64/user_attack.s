@@ -86,6 +86,10 @@ program u_start_others
 1:  loop 1b
     finish
 
+program u_just_vmmcall              # the kernel sets the registers
+    vmmcall
+    finish
+
 program u_vmmcall
     mov eax, 0x5ec00001
     mov ebx, 1

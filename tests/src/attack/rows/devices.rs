@@ -19,6 +19,19 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("hpet-text", WRITE),
     Row::new("hpet-text-quads", WRITE).only(Needs::LongMode),
     Row::new("firmware-dma-text", Trace::Nothing),
+    Row::new("pci-rom-opened", Trace::Number("port")),
+    Row::new("pci-smram-opened", Trace::Number("port")),
+    Row::new("pci-ecam-moved", Trace::Number("port")),
+    Row {
+        impossible: Some("RAM outranks devices' memory in the chipset's map"),
+        ..Row::new("pci-display-over-text", Trace::Nothing)
+    },
+    Row {
+        not_promised: Some(
+            "the log's lines: a device's ports can cover the UART; the ring has them all",
+        ),
+        ..Row::new("pci-ports-over-log", Trace::Nothing)
+    },
     reset("reset-port-92"),
     reset("reset-keyboard"),
     Row::alone("sleep-s3", Trace::Kind(&["sleep"]), Effect::Sleep),

@@ -2,7 +2,7 @@
 
 use super::{Batch, KERNEL_FETCH, Needs, Row, Trace, WRITE};
 
-const EPERM: i64 = -1;
+pub(super) const EPERM: i64 = -1;
 const ENOENT: i64 = -2;
 pub(super) const EFAULT: i64 = -14;
 const EBUSY: i64 = -16;
@@ -17,12 +17,16 @@ const UNMAPPED: &str = "no memory is mapped at: 0x";
 const UNKNOWN: &str = "not on the approval list";
 const BUSY: &str = "approved already, or in the way";
 
-const fn row(name: &'static str, trace: Trace) -> Row {
+/// The base is the kernel's choice, and what follows from it lies in approved bytes.
+const PLANTED: Option<&str> =
+    Some("control flow inside approved code: an address that a module holds is jumped into");
+
+pub(super) const fn row(name: &'static str, trace: Trace) -> Row {
     Row { batch: Batch::Modules, ..Row::new(name, trace) }
 }
 
 /// A call that fails, with this in the log, and then the module is run.
-const fn refused(name: &'static str, errno: i64, log: &'static str) -> Row {
+pub(super) const fn refused(name: &'static str, errno: i64, log: &'static str) -> Row {
     row(name, Trace::Call { errno, log, then: "kernel-fetch" })
 }
 
@@ -105,6 +109,10 @@ pub(super) const ROWS: &[Row] = &[
     // What no section fills is INT3 once it is approved.
     row("module-slack", Trace::Nothing),
     row("module-gap", Trace::Nothing),
+    refused("list-edited", EPERM, FIELD),
+    row("module-init-claimed", KERNEL_FETCH),
+    row("module-core-gone", KERNEL_FETCH),
+    Row { not_promised: PLANTED, ..row("module-planted", KERNEL_FETCH) },
     row("module-write", WRITE),
     row("module-write-init", WRITE),
     row("module-write-identity", WRITE),

