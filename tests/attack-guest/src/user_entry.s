@@ -51,6 +51,14 @@ program u_step_port                 # with I/O privilege
     in al, 0x92
     finish
 
+program u_int_prefixed
+    .byte 0x66, 0xf2, 0xcd, 0x82    # int 0x82
+    finish
+
+program u_int_bytes                 # copied to where a page ends between them
+    int 0x82
+    finish
+
 program u_do_icebp
     .byte 0xf1
     finish
@@ -166,6 +174,14 @@ program u_shadow_pushf
     mov eax, 0x2b
     mov ss, eax
     .byte 0x9c                      # pushf
+    lcall [far_gate]
+    finish
+
+program u_shadow_chain
+    mov eax, 0x2b
+    .rept 3
+    mov ss, eax
+    .endr
     lcall [far_gate]
     finish
 

@@ -6,7 +6,7 @@ use super::hidden::hidden;
 use super::{Act, Attack, Plan};
 use crate::cpu;
 use crate::devices;
-use crate::memory::{self, MARKER, PAGE, PRESENT, URW, USER, peek, peek32, poke, poke8};
+use crate::memory::{self, MARKER, PAGE, PRESENT, URW, USER, copy, peek, peek32, poke, poke8};
 use crate::tables::{self, CALL, OPEN, idt_gate};
 use crate::trap::{Frame, KERNEL_CS, TIMER, symbol};
 
@@ -133,14 +133,19 @@ pub const ROWS: &[Attack] = &[
     Attack { name: "sysenter", plan: |_| sysenter(symbol!(u_do_sysenter)) },
     #[cfg(target_arch = "x86_64")]
     Attack { name: "sysenter-compatibility", plan: |_| sysenter(symbol!(u_do_sysenter32)) },
+    gate_row!("int-prefixed", 0x82, u_int_prefixed),
+    gate_row!("int-page-border", 0x82, u_spin, ip: at_page_border(symbol!(u_int_bytes))),
+    #[cfg(target_arch = "x86_64")]
+    Attack { name: "lstar-prefixed", plan: |_| lstar(symbol!(u_syscall_prefixed)) },
+    #[cfg(target_arch = "x86_64")]
+    Attack { name: "lstar-page-border", plan: |_| lstar(at_page_border(symbol!(u_do_syscall))) },
     #[cfg(target_arch = "x86_64")]
     Attack {
         name: "star-odd",
         // Selectors that are no kernel's; SYSCALL does not look at descriptors.
         plan: |_| {
             cpu::wrmsr(cpu::STAR, 0xFFFF << 32);
-            cpu::wrmsr(cpu::LSTAR, user_payload());
-            Plan::user(user_payload(), symbol!(u_do_syscall))
+            lstar(symbol!(u_do_syscall))
         },
     },
     #[cfg(target_arch = "x86_64")]
@@ -151,8 +156,9 @@ pub const ROWS: &[Attack] = &[
         with_own_stack(12, 1 << 47)),
     #[cfg(target_arch = "x86_64")]
     gate_row!("idt-compatibility", 0x82, u_int82, cs: 0x23),
-    #[cfg(target_arch = "x86")]
-    gate_row!("idt-bound", 5, u_do_bound),
+    #[cfg(target_arch = "x86_64")]
+    gate_row!("idt-overflow", 4, u_do_overflow, cs: 0x23),
+    gate_row!("idt-bound", 5, u_do_bound, cs: 0x23),
     gate_row!("idt-device", 7, u_do_fpu; cpu::write_cr0(cpu::cr0() | crate::lock::CR0_TS)),
 ];
 
@@ -162,6 +168,20 @@ const WRAPPED_BACK: u64 = 0x10_0000;
 
 fn wrapped_segment() {
     poke(symbol!(ldt), 0xFFCF_FBF0_0000_FFFF);
+}
+
+/// A program's first bytes with the page's end behind the first of them.
+fn at_page_border(program: u64) -> u64 {
+    let start = symbol!(user_frames) + PAGE - 1;
+    copy(program, start, 8);
+    start
+}
+
+/// SYSCALL from `start` leads to user memory.
+#[cfg(target_arch = "x86_64")]
+fn lstar(start: u64) -> Plan {
+    cpu::wrmsr(cpu::LSTAR, user_payload());
+    Plan::user(user_payload(), start)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -50,6 +50,7 @@ pub const ROWS: &[Attack] = &[
     escape!("shadow-pushf", u_shadow_pushf),
     escape!("shadow-iret", u_shadow_iret),
     escape!("shadow-call-gate", u_shadow_gate),
+    escape!("shadow-chain", u_shadow_chain),
     Attack {
         name: "shadow-call-gate-cpl1",
         plan: |_| far_gate(symbol!(gdt) + CALL_GATE, CPL1_CS, symbol!(u_shadow_gate)),

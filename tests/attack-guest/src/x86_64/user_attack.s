@@ -147,3 +147,20 @@ program u_do_sysenter32
     .code32
 1:  sysenter
     .code64
+
+program u_syscall_prefixed
+    .byte 0x66, 0xf3, 0x48, 0x0f, 0x05
+    finish
+
+# Entered in compatibility mode.
+    .code32
+program u_do_overflow
+    mov eax, 0x7fffffff
+    add eax, 1
+    into
+
+program u_do_bound
+    xor eax, eax
+    bound eax, [bounds]
+bounds: .long 2, 4
+    .code64
