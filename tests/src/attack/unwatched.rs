@@ -16,7 +16,7 @@ const NO_Q35: &str = "Bochs has no Q35 chipset";
 const VIRTUAL: &str =
     "Bochs loads RFLAGS too late in an exit from virtual-8086 mode to a 64-bit host, and ends";
 /// What Bochs cannot run even where nothing forbids it, and why.
-const NOT_ON_BOCHS: [(&str, &str); 8] = [
+const NOT_ON_BOCHS: [(&str, &str); 9] = [
     ("exec-device", "Bochs stops at code in device memory"),
     ("pci-text-ports", NO_Q35),
     ("pci-text-memory", NO_Q35),
@@ -25,6 +25,7 @@ const NOT_ON_BOCHS: [(&str, &str); 8] = [
     ("virtual-int", VIRTUAL),
     ("virtual-int-closed", VIRTUAL),
     ("virtual-int-vme", VIRTUAL),
+    ("virtual-syscall", VIRTUAL),
 ];
 /// Honest programs that Bochs cannot run, as the guest's command line says it.
 const HONEST_ON_BOCHS: &str = "honest,lock without=virtual-open,virtual-closed";
