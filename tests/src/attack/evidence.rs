@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::rows::Trace;
-use super::{Batch, Row};
+use super::{Batch, Column, Row};
 use crate::Result;
 use crate::elf::{Part, section};
 use crate::record::{Record, field, number};
@@ -40,6 +40,8 @@ impl Text {
 pub(super) struct Attempt<'a> {
     row: &'a Row,
     text: &'a Text,
+    /// What SecVisor must say of it in this column.
+    trace: Trace,
     target: u64,
     pub(super) witness: u64,
     /// The relocated field that it changed, and the bytes that it left there.
@@ -47,7 +49,12 @@ pub(super) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn find(console: &str, row: &'a Row, text: &'a Text) -> Option<Self> {
+    pub(super) fn find(
+        console: &str,
+        row: &'a Row,
+        column: Column,
+        text: &'a Text,
+    ) -> Option<Self> {
         let line = line_of(console, row, "attempt")?;
         let value = |name| field(line, name).and_then(number);
         let site = after(console, row, "site: ").and_then(|site| {
@@ -55,13 +62,14 @@ impl<'a> Attempt<'a> {
             let bytes = bytes.chars().filter(char::is_ascii_hexdigit).collect();
             Some((place.to_owned(), bytes))
         });
-        Some(Self { row, text, target: value("target")?, witness: value("witness")?, site })
+        let (target, witness) = (value("target")?, value("witness")?);
+        Some(Self { row, text, trace: row.trace_in(column), target, witness, site })
     }
 
     /// What an attack without effect must have left, and did not.
     pub(super) fn amiss(&self, console: &str, log: &str, records: &[Record]) -> Option<String> {
         let row = self.row;
-        if let Trace::Call { errno, log: text, then } = row.trace {
+        if let Trace::Call { errno, log: text, then } = self.trace {
             let answer = answer(console, row);
             if answer != Some(errno) {
                 return Some(format!("the call's answer is {answer:?}"));
@@ -82,9 +90,9 @@ impl<'a> Attempt<'a> {
             return Some(format!("a record that does not fit: {}", stray.line));
         }
         let many = matches!(row.batch, Batch::Modules | Batch::Pinned)
-            && !matches!(row.trace, Trace::Call { .. });
+            && !matches!(self.trace, Trace::Call { .. });
         match records.len() {
-            0 if row.trace != Trace::Nothing => return Some("no record".into()),
+            0 if self.trace != Trace::Nothing => return Some("no record".into()),
             2.. if many => return Some(format!("{} records instead of one", records.len())),
             _ => (),
         }
@@ -114,7 +122,7 @@ impl<'a> Attempt<'a> {
         let records = Record::all(log);
         let recorded =
             |kind: &str| records.iter().any(|record| record.kind == kind && self.matches(record));
-        match self.row.trace {
+        match self.trace {
             Trace::Nothing => true,
             Trace::Call { errno, log: text, then } => {
                 let refused = |line: &str| line.starts_with(REFUSED) && line.contains(text);
@@ -130,14 +138,14 @@ impl<'a> Attempt<'a> {
     pub(super) fn matches(&self, record: &Record) -> bool {
         let frame = record.gpa.map(|gpa| gpa >> 12);
         let at_target = frame == Some(self.target >> 12);
-        let fits = match self.row.trace {
+        let fits = match self.trace {
             Trace::Frame(kinds) => kinds.contains(&record.kind.as_str()) && at_target,
             Trace::Number(kind) => record.kind == kind && record.info == self.target,
             Trace::Kind(kinds) => kinds.contains(&record.kind.as_str()),
             Trace::Call { then, .. } => {
                 record.kind == "hypercall" || record.kind == then && at_target
             }
-            Trace::Nothing => false,
+            Trace::Nothing | Trace::InNpf(_) => false,
         };
         fits && self.fits_rip(record)
     }
@@ -172,9 +180,14 @@ fn after<'a>(console: &'a str, row: &Row, word: &str) -> Option<&'a str> {
 }
 
 /// A row that the guest ran unwatched: what it aimed at, and whether it saw an effect.
-pub(super) fn told<'a>(console: &str, row: &'a Row, text: &'a Text) -> Option<(Attempt<'a>, bool)> {
+pub(super) fn told<'a>(
+    console: &str,
+    row: &'a Row,
+    column: Column,
+    text: &'a Text,
+) -> Option<(Attempt<'a>, bool)> {
     let effect = field(line_of(console, row, "done")?, "effect")? == "yes";
-    Some((Attempt::find(console, row, text)?, effect))
+    Some((Attempt::find(console, row, column, text)?, effect))
 }
 
 /// What a row's hypercall answered.
@@ -194,7 +207,8 @@ mod tests {
         let text = Text(vec![Part { offset: 0, physical: 0, addresses, bytes: vec![] }]);
         let fits = |name, kind: &str, gpa: &str, rip: &str, cpl: u8| {
             let console = format!("attack: {name} attempt target=0x5000 witness=0x6000\n");
-            let attempt = Attempt::find(&console, row(name), &text).expect("an attempt");
+            let attempt =
+                Attempt::find(&console, row(name), Column::Events, &text).expect("an attempt");
             let line = format!(
                 "secvisor: violation kind={kind} cpu=0 gpa={gpa} rip={rip} cr3=0x0 cpl={cpl} \
                  class=data unit=- count=1 info=0x0"

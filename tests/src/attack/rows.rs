@@ -159,6 +159,9 @@ pub enum Trace {
     Kind(&'static [&'static str]),
     /// None: SecVisor makes it a harmless access.
     Nothing,
+    /// With `entry-guard=npf` of one of these kinds, for the target's frame; with the default none,
+    /// since the processor does not get so far.
+    InNpf(&'static [&'static str]),
     /// A hypercall gets this answer and this refusal in the log, with a record unless it is empty;
     /// then comes a record of this kind for the target's frame.
     Call {
@@ -247,6 +250,15 @@ impl Row {
             Needs::PagePointers => guest == Guest::Pae,
             Needs::AllButPae => guest != Guest::Pae,
             Needs::WideEntries => matches!(guest, Guest::Long | Guest::Pae),
+        }
+    }
+
+    /// What SecVisor must say of it.
+    pub(super) fn trace_in(&self, column: Column) -> Trace {
+        match (self.trace, column) {
+            (Trace::InNpf(kinds), Column::Npf) => Trace::Frame(kinds),
+            (Trace::InNpf(_), _) => Trace::Nothing,
+            (trace, _) => trace,
         }
     }
 

@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
     /// Waits until the guest is about to attack, and reads where its success would show.
     fn attempt(&mut self, row: &'a Row) -> Result<Attempt<'a>> {
         self.reach(row, "pause before")?;
-        Ok(Attempt::find(&self.running.console.text(), row, self.text)
+        Ok(Attempt::find(&self.running.console.text(), row, self.column, self.text)
             .ok_or("an attempt without addresses")?)
     }
 

@@ -6,7 +6,7 @@ use super::evidence::{self, Text};
 use super::{Batch, Column, Effect, Outcome, Row, Setup, honest_lines, image, rows_of, session};
 use crate::{Result, bochs};
 
-const BOCHS_DEADLINE: Duration = Duration::from_secs(300);
+const BOCHS_DEADLINE: Duration = Duration::from_secs(900);
 /// Why rows are not run unwatched, and so not on Bochs.
 const WATCHED: [(Batch, &str); 2] = [
     (Batch::Processors, "it needs a second processor"),
@@ -105,7 +105,7 @@ fn unwatched_rows(
     let text = Text::of(&setup.guest)?;
     let (mut wrong, mut without) = (Vec::new(), 0);
     for row in chosen {
-        let Some((attempt, seen)) = evidence::told(console, row, &text) else {
+        let Some((attempt, seen)) = evidence::told(console, row, column, &text) else {
             wrong.push(format!("{}: not tried", row.name));
             continue;
         };
