@@ -134,7 +134,8 @@ fn prepare(
     let map = &information.memory;
     let geometry = Geometry::new(map.top_of_ram(), features.address_bits, features.giant_pages);
     let pci = hardware::guarded_pci();
-    let guarded = guarded_frames(&acpi, &pci)
+    let virtual_apic = disarm_virtual_apic(memory);
+    let guarded = guarded_frames(&acpi, &pci, virtual_apic)
         .unwrap_or_else(|| refuse(&screen, format_args!("too many guarded devices")));
     let regions = |range: PhysicalRange| {
         range.end().div_ceil(LARGE_PAGE_SIZE) - range.start() / LARGE_PAGE_SIZE
@@ -308,14 +309,29 @@ const INTERRUPT_WINDOW: (u64, u64) = (0xFEE0_0000, 1 << 20);
 /// Bytes of a function's memory-mapped configuration.
 const FUNCTION_BYTES: u64 = 4096;
 
+/// Takes from QEMU's paravirtual APIC, which writes wherever its option ROM's state says and patches code
+/// that reads the task priority, what it knows that state by. Returns the state's place.
+fn disarm_virtual_apic(memory: &mut Launch) -> Option<u64> {
+    const SIGNATURE: &[u8; 8] = b"kvm aPiC";
+    const OPTION_ROMS: (u64, u64) = (0xC_0000, 0x3_0000);
+    let roms = memory.bytes_mut(PhysicalRange::new(OPTION_ROMS.0, OPTION_ROMS.1)?);
+    let at = roms.windows(SIGNATURE.len()).position(|bytes| bytes == SIGNATURE)?;
+    roms[at..at + SIGNATURE.len()].fill(0);
+    Some(OPTION_ROMS.0 + at as u64)
+}
+
 /// The frames whose every write SecVisor judges; `None` if there are more than it can keep.
-fn guarded_frames(acpi: &AcpiTables, pci: &pci::Guarded) -> Option<ArrayVec<PhysicalRange, 128>> {
+fn guarded_frames(
+    acpi: &AcpiTables,
+    pci: &pci::Guarded,
+    virtual_apic: Option<u64>,
+) -> Option<ArrayVec<PhysicalRange, 128>> {
     let mut frames = ArrayVec::new();
     let registers = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain(acpi.hpet);
     let configuration = acpi.ecam.iter().flat_map(|ecam| {
         pci.functions().map(|function| ecam.start() + u64::from(function) * FUNCTION_BYTES)
     });
-    let pages = registers.chain([FCH_REGISTERS]).chain(configuration);
+    let pages = registers.chain([FCH_REGISTERS]).chain(virtual_apic).chain(configuration);
     let pages = pages.map(|page| (page & !(PAGE_SIZE - 1), PAGE_SIZE));
     for (start, length) in pages.chain([INTERRUPT_WINDOW]) {
         frames.try_push(PhysicalRange::new(start, length)?).ok()?;

@@ -50,6 +50,8 @@ const PCI_ADDRESS: u16 = 0xCF8;
 const PCI_DATA: u16 = 0xCFC;
 /// QEMU's firmware configuration can write anywhere in memory, from here.
 const FIRMWARE_CONFIGURATION_DMA: u16 = 0x514;
+/// QEMU's paravirtual APIC takes from here where its state lies, which says what it writes to.
+const VIRTUAL_APIC: u16 = 0x7E;
 /// Index and data of the FCH's power management registers, which can move PM1_CNT.
 const POWER_MANAGEMENT: [u16; 2] = [0xCD6, 0xCD7];
 const UART_PORTS: u16 = 8;
@@ -65,6 +67,7 @@ impl Ports {
             |first: u16, count| (0..count).any(|index| touches(first.wrapping_add(index)));
         if self.log.is_some_and(|log| touches_span(log, UART_PORTS))
             || touches_span(FIRMWARE_CONFIGURATION_DMA, 8)
+            || touches_span(VIRTUAL_APIC, 2)
         {
             return Verdict::Absent;
         }
@@ -215,6 +218,7 @@ mod tests {
         let string = Access { port: 0xCFC, size: 4, string: true, write: Some(5) };
         assert_eq!(ports.judge(&string), Verdict::Violation(Kind::Port));
         assert_eq!(out(&mut ports, 0x518, 4, 5), Verdict::Absent);
+        assert_eq!(out(&mut ports, 0x7E, 2, 5), Verdict::Absent);
     }
 
     #[test]
@@ -233,9 +237,10 @@ mod tests {
     #[test]
     fn every_watched_port_is_listed() {
         let watched: Vec<u16> = ports().watched().collect();
-        for port in [0x2F8, 0x2FF, 0x604, 0x605, 0x60, 0x64, 0x92, 0xCF9, 0xCD6, 0xCD7] {
+        for port in [0x2F8, 0x2FF, 0x604, 0x605, 0x7E, 0x7F, 0x60, 0x64, 0x92, 0xCF9, 0xCD6, 0xCD7]
+        {
             assert!(watched.contains(&port), "{port:#x}");
         }
-        assert_eq!(watched.len(), 28);
+        assert_eq!(watched.len(), 30);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     FIRMWARE_CONFIGURATION_DMA, KEYBOARD_COMMAND, KEYBOARD_DATA, PCI_DATA, POWER_MANAGEMENT, Ports,
-    RESET_CONTROL, SYSTEM_CONTROL_A, UART_PORTS,
+    RESET_CONTROL, SYSTEM_CONTROL_A, UART_PORTS, VIRTUAL_APIC,
 };
 use crate::pci;
 
@@ -22,7 +22,8 @@ impl Ports {
     /// Every port whose accesses must exit.
     pub fn watched(&self) -> impl Iterator<Item = u16> + '_ {
         let spans = self.log.into_iter().map(|port| (port, UART_PORTS));
-        let spans = spans.chain([(FIRMWARE_CONFIGURATION_DMA, 8), (PCI_DATA, 4)]);
+        let spans =
+            spans.chain([(FIRMWARE_CONFIGURATION_DMA, 8), (PCI_DATA, 4), (VIRTUAL_APIC, 2)]);
         let sleep = self.sleep.into_iter().flatten().map(|port| (port, 2));
         let fixed = [KEYBOARD_DATA, KEYBOARD_COMMAND, SYSTEM_CONTROL_A, RESET_CONTROL];
         let fixed = fixed.into_iter().chain(POWER_MANAGEMENT).map(|port| (port, 1));

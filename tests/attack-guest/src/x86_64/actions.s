@@ -208,4 +208,9 @@ victim_fire:                        # what user mode may run, were the page open
 .globl victim_user_entry
 victim_user_entry:
     .quad bss_payload + 7           # the same for user mode
+.globl victim_priority
+victim_priority:                    # reads the task priority: movabs eax, [fee00080h]
+    .byte 0xa1
+    .quad 0xfee00080
+    ret
     .org victim + 4096, 0xcc

@@ -26,6 +26,7 @@ pub(super) const ROWS: &[Row] = &[
         impossible: Some("RAM outranks devices' memory in the chipset's map"),
         ..Row::new("pci-display-over-text", Trace::Nothing)
     },
+    Row::new("virtual-apic-text", Trace::Nothing).only(Needs::LongMode),
     Row {
         not_promised: Some(
             "the log's lines: a device's ports can cover the UART; the ring has them all",
