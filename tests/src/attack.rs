@@ -5,6 +5,7 @@
 //! itself thinks of the outcome counts for nothing.
 
 mod evidence;
+mod fuzz;
 mod image;
 mod rows;
 mod session;
@@ -14,6 +15,7 @@ mod unwatched;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use fuzz::{Fuzz, fuzz};
 pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of};
 pub use session::judge;
 pub use unwatched::{

@@ -4,6 +4,7 @@ mod attack;
 mod audit;
 mod bench;
 mod boot;
+mod fuzz;
 mod host;
 mod linux;
 mod matrix;
@@ -32,9 +33,12 @@ const WORKERS: usize = 2;
 pub struct Options {
     /// Run only the tests whose name contains one of these
     names: Vec<String>,
-    /// Ten thousand cycles instead of a hundred where modules come and go
+    /// Ten thousand cycles instead of a hundred where modules come and go, and long fuzzing
     #[arg(long)]
     soak: bool,
+    /// What the fuzzer's numbers come from, instead of the clock in a soak and 1 otherwise
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// Run every attack in every column, and print the matrix of them
     #[arg(long)]
     attacks: bool,
@@ -129,6 +133,7 @@ pub struct Context {
     /// Words of the command line, for the test runners that take such.
     names: Vec<String>,
     soak: bool,
+    seed: Option<u64>,
     own: bool,
     told: Mutex<Told>,
 }
@@ -152,6 +157,11 @@ impl Context {
     /// Whether what is repeated is to be repeated for long.
     pub fn soak(&self) -> bool {
         self.soak
+    }
+
+    /// What the fuzzer's numbers are to come from, if that was said.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// The 64-bit Linux guest.
@@ -217,6 +227,7 @@ pub fn test(options: &Options) -> Result<bool> {
     let mut host: Vec<Test> = host::tests();
     let mut guests: Vec<Test> = boot::tests();
     guests.extend(attack::tests());
+    guests.extend(fuzz::tests());
     guests.extend(linux::tests());
     guests.extend(audit::tests());
     guests.extend(modules::tests());
@@ -230,7 +241,7 @@ pub fn test(options: &Options) -> Result<bool> {
     }
     host.retain(wanted);
     guests.retain(wanted);
-    let mut context = Context { soak: options.soak, ..Context::default() };
+    let mut context = Context { soak: options.soak, seed: options.seed, ..Context::default() };
     if host.is_empty() && guests.is_empty() && !attacks {
         // Not one of ours: it may be the name of a unit test.
         host.push(host::unit_tests());

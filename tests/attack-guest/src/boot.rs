@@ -30,8 +30,7 @@ impl Options {
         } else {
             options.read_boot_params(information);
         }
-        let ask = options.words().any(|word| word == "ask");
-        options.ask = ask;
+        options.ask = options.has("ask");
         options
     }
 
@@ -48,7 +47,7 @@ impl Options {
                 }
             }
         }
-        if let Some(hidden) = options.value("hidden").and_then(parse_number) {
+        if let Some(hidden) = options.number("hidden") {
             options.hidden = hidden;
         }
         options
@@ -107,6 +106,16 @@ impl Options {
         core::str::from_utf8(line).unwrap_or_default().split_ascii_whitespace()
     }
 
+    /// Whether a word stands on the command line.
+    pub fn has(&self, word: &str) -> bool {
+        self.words().any(|it| it == word)
+    }
+
+    /// A number on the command line.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        parse_number(self.value(key)?)
+    }
+
     pub fn value(&self, key: &str) -> Option<&str> {
         self.words().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
@@ -128,6 +137,8 @@ impl Options {
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    u64::from_str_radix(digits, 16).ok()
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
 }

@@ -24,6 +24,7 @@ mod checks;
 mod console;
 mod cpu;
 mod devices;
+mod fuzz;
 mod honest;
 mod lock;
 mod memory;
@@ -52,6 +53,7 @@ extern "C" fn main(information: u64) -> ! {
         checks::run();
     }
     attacks::run(&options);
+    fuzz::run(&options);
     if options.wants("bench") {
         bench::run();
     }

@@ -101,7 +101,8 @@ impl Tables {
             return Some(format!("frame {frame:#x} was of class {then} and is of class {now}"));
         }
         let at = first_difference(&self.nested, &before.nested)?;
-        Some(format!("byte {at:#x} of the nested tables was changed"))
+        let (then, now) = (before.nested[at], self.nested[at]);
+        Some(format!("byte {at:#x} of the nested tables was {then:#x} and is {now:#x}"))
     }
 }
 
@@ -147,6 +148,6 @@ mod tests {
         let said = tables(2, 7).difference(&tables(1, 7));
         assert_eq!(said.as_deref(), Some("frame 0x1 was of class 1 and is of class 2"));
         let said = tables(1, 5).difference(&tables(1, 7));
-        assert_eq!(said.as_deref(), Some("byte 0x0 of the nested tables was changed"));
+        assert_eq!(said.as_deref(), Some("byte 0x0 of the nested tables was 0x7 and is 0x5"));
     }
 }

@@ -174,7 +174,8 @@ fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
     Ok(())
 }
 
-fn setup(context: &Context, name: &str, kind: Guest) -> Result<Setup> {
+/// The files of a test with a guest.
+pub fn setup(context: &Context, name: &str, kind: Guest) -> Result<Setup> {
     let arch = if kind == Guest::Long { Arch::X86_64 } else { Arch::I386 };
     let guest = context.attack_guest(arch)?.clone();
     let secvisor = context.hypervisor()?.clone();

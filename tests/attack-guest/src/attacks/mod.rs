@@ -257,7 +257,7 @@ fn mend() -> bool {
 }
 
 /// Work that shows a guest in good health: system calls, calls into text, timer interrupts.
-fn survive(name: &str, rounds: u64) {
+pub fn survive(name: &str, rounds: u64) {
     let mut frame = Frame::user(symbol!(u_loop_syscall));
     let mut calls = 0;
     for _ in 0..rounds {

@@ -15,9 +15,9 @@ pub use descriptors::{
 pub use frame::{Frame, Pushed, print_registers};
 pub use paging::{
     MODULES_END, MODULES_HUGE, MODULES_START, WINDOW, add_module_table, choose_paging, cr4,
-    entry_bytes, huge_pages, large_bytes, map_directory, map_modules, mapping, module_tables,
-    modules_large, open_low_memory, other_pae, own_tables, read_entry, root, set_large_slot,
-    start_paging, write_entry,
+    entry_bytes, huge_pages, large_bytes, map_directory, map_modules, mapping, module_entries,
+    module_tables, modules_large, open_low_memory, other_pae, own_tables, read_entry, root,
+    set_large_slot, start_paging, write_entry,
 };
 pub use programs::{LOW, place_low, programs};
 

@@ -156,6 +156,11 @@ pub fn module_tables(tables: u64) -> u64 {
     tables
 }
 
+/// The entry above it, and that of the large page beside it.
+pub fn module_entries(_tables: u64) -> [u64; 3] {
+    [MODULES_START, MODULES_START, modules_large()].map(directory_entry)
+}
+
 /// Puts the tables of the window for modules into their first state.
 pub fn map_modules(tables: u64, large_frames: u64) {
     write_entry(directory_entry(MODULES_START), module_tables(tables) | RW);

@@ -106,6 +106,11 @@ pub fn entry(address: u64) -> u64 {
     arch::module_tables(TABLES) + address % large_bytes() / PAGE * entry_bytes()
 }
 
+/// Where the entries above the window's page tables lie.
+pub fn upper_entries() -> [u64; 3] {
+    arch::module_entries(TABLES)
+}
+
 /// Maps a small page of the window.
 pub fn map(address: u64, frame: u64) {
     write_entry(entry(address), if frame == 0 { 0 } else { frame | RW });

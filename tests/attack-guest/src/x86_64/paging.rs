@@ -86,6 +86,11 @@ pub fn module_tables(tables: u64) -> u64 {
     tables + 2 * PAGE
 }
 
+/// The entries above it.
+pub fn module_entries(tables: u64) -> [u64; 3] {
+    [root() + 511 * 8, tables + 510 * 8, tables + PAGE + 256 * 8]
+}
+
 /// Puts the tables of the window for modules into their first state.
 pub fn map_modules(tables: u64, large_frames: u64) {
     poke(root() + 511 * 8, tables | RW);
