@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use fuzz::{Fuzz, fuzz};
-pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of};
-pub use session::judge;
+pub use rows::{Batch, Effect, Group, Needs, Row, rows, rows_of, rows_of_linux};
+pub use session::{Asked, judge, judge_on};
 pub use unwatched::{
     FIRST_ON_BOCHS_WHY, Run, attacks_on_bochs, honest_on_bochs, not_on_bochs, unwatched,
 };

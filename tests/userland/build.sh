@@ -55,6 +55,7 @@ compile workload32 -m32 -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-pro
 for name in evil exit-qemu lmbench modtool; do
 	compile "$name" "$here/$name.c"
 done
+compile hole "$here/hole.c" "$here"/hole-*.c
 install -m 755 "$here/modules" "$root/bin/modules"
 cp "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod boot;
 mod fuzz;
+mod hole;
 mod host;
 mod linux;
 mod matrix;
@@ -229,6 +230,7 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(attack::tests());
     guests.extend(fuzz::tests());
     guests.extend(linux::tests());
+    guests.extend(hole::tests());
     guests.extend(audit::tests());
     guests.extend(modules::tests());
     guests.extend(outside::tests());

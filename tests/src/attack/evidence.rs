@@ -18,21 +18,26 @@ const GENERAL_PROTECTION: u64 = 13;
 const NOTHING_TO_RELEASE: i64 = -2;
 
 /// The guest's own approved code.
-pub(super) struct Text(Vec<Part>);
+pub(super) struct Text {
+    kernel: Vec<Part>,
+    /// The addresses of its modules.
+    modules: Range<u64>,
+}
 
 impl Text {
-    pub(super) fn of(guest: &Path) -> Result<Self> {
+    pub(super) fn of(guest: &Path, modules: Range<u64>) -> Result<Self> {
         let sections = [".text", ".init.text"].into_iter().map(|name| section(guest, name));
-        sections.collect::<Result<_>>().map(Self)
+        Ok(Self { kernel: sections.collect::<Result<_>>()?, modules })
     }
 
     fn contains(&self, address: u64) -> bool {
-        self.0.iter().any(|part| part.addresses.contains(&address))
+        self.modules.contains(&address)
+            || self.kernel.iter().any(|part| part.addresses.contains(&address))
     }
 
     /// Where it lies in physical memory.
     pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> {
-        self.0.iter().map(|part| part.physical..part.physical + part.bytes.len() as u64)
+        self.kernel.iter().map(|part| part.physical..part.physical + part.bytes.len() as u64)
     }
 }
 
@@ -204,7 +209,8 @@ mod tests {
     fn a_record_of_another_place_fits_no_attack() {
         let row = |name| rows_of(Guest::Long).find(|row| row.name == name).expect("a row");
         let addresses = 0x10_0000..0x10_2000;
-        let text = Text(vec![Part { offset: 0, physical: 0, addresses, bytes: vec![] }]);
+        let kernel = vec![Part { offset: 0, physical: 0, addresses, bytes: vec![] }];
+        let text = Text { kernel, modules: 0..0 };
         let fits = |name, kind: &str, gpa: &str, rip: &str, cpl: u8| {
             let console = format!("attack: {name} attempt target=0x5000 witness=0x6000\n");
             let attempt =

@@ -47,7 +47,7 @@ impl Fuzz {
 pub fn fuzz(setup: &Setup, column: Column, fuzz: &Fuzz) -> Result<Vec<(String, u64)>> {
     let told = start(setup, column)?;
     let (log, console) = (told.log(), told.console.text());
-    let watched = Watched::find(&log, &console, &Text::of(&setup.guest)?, true)?;
+    let watched = Watched::find(&log, &console, &Text::of(&setup.guest, 0..0)?, true)?;
     let hidden = ranges(&log, "secvisor: hidden").next().ok_or("nothing is hidden")?.start;
     let mut running = if fuzz.quiet {
         drop(told);

@@ -4,6 +4,7 @@ mod code_injection;
 mod devices;
 mod entry;
 mod hypercalls;
+mod linux;
 mod modules;
 mod processors;
 mod registers;
@@ -13,6 +14,8 @@ mod secvisor_memory;
 mod text_patching;
 
 use std::sync::LazyLock;
+
+pub use linux::rows_of_linux;
 
 use super::{Column, Guest, Outcome};
 

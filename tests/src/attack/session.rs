@@ -1,5 +1,7 @@
 //! One machine and the rows that it runs, step by step.
 
+use std::ops::Range;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::evidence::{Attempt, Text};
@@ -11,9 +13,11 @@ use crate::qemu::{EXIT_DONE, Machine, Running};
 use crate::record::{Record, ranges};
 
 /// From power-on to the guest's question.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(180);
 /// From one pause to the next.
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(40);
+/// From the last row to the end of the guest's work.
+const WORK: Duration = Duration::from_secs(90);
 /// Bytes compared at the witness.
 const WATCHED: u64 = 64;
 /// Records of an attack that a verdict quotes.
@@ -32,24 +36,61 @@ pub fn forged(log: &str) -> bool {
     log.contains(FORGED)
 }
 
+/// A guest that asks what to do, as the attack guest does.
+pub struct Asked {
+    /// What boots it.
+    pub machine: Machine,
+    /// Its kernel as ELF.
+    pub kernel: PathBuf,
+    /// Where it has the code of its modules.
+    pub modules: Range<u64>,
+    /// Whether its console tells of a guest that does its work when the attacks are over.
+    pub works: fn(&str) -> bool,
+    /// A directory of this run's own.
+    pub directory: PathBuf,
+}
+
 /// Judges rows in a column: as few boots as possible, and a new one after each crash.
 ///
 /// # Errors
 /// If the guest does not even boot.
 pub fn judge(setup: &Setup, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
-    let machine = setup.machine(column, "ask")?;
-    let text = Text::of(&setup.guest)?;
+    let asked = Asked {
+        machine: setup.machine(column, "ask")?,
+        kernel: setup.guest.clone(),
+        modules: 0..0,
+        works: |_| true,
+        directory: setup.place(column, "judge"),
+    };
+    judge_on(&asked, column, rows)
+}
+
+/// The same on another guest.
+///
+/// # Errors
+/// If the guest does not even boot.
+pub fn judge_on(asked: &Asked, column: Column, rows: &[&'static Row]) -> Result<Vec<Verdict>> {
+    let text = Text::of(&asked.kernel, asked.modules.clone())?;
     let mut verdicts = Vec::new();
     for batch in Batch::ALL {
         let mut left: Vec<&'static Row> =
             rows.iter().copied().filter(|row| row.batch == batch).collect();
         while !left.is_empty() {
             let count = if batch == Batch::Alone { 1 } else { fitting(&left) };
-            let mut session = Session::start(setup, &machine, column, &left[..count], &text)?;
+            let mut session = match Session::start(asked, column, &left[..count], &text) {
+                Ok(session) => session,
+                // What earlier boots showed still counts.
+                Err(error) => {
+                    let failed = || Outcome::Failed(error.to_string());
+                    let verdict = |row| Verdict { row, column, outcome: failed(), records: vec![] };
+                    verdicts.extend(left.drain(..count).map(verdict));
+                    continue;
+                }
+            };
             for (index, row) in left[..count].iter().enumerate() {
                 let (mut outcome, records) = session.row(row);
                 if session.is_alive() && index + 1 == count {
-                    session.end(&mut outcome);
+                    session.end(asked.works, &mut outcome);
                 }
                 let broken = matches!(outcome, Outcome::Failed(_)) || !session.is_alive();
                 verdicts.push(Verdict { row, column, outcome, records });
@@ -91,18 +132,12 @@ struct Known {
 }
 
 impl<'a> Session<'a> {
-    fn start(
-        setup: &Setup,
-        machine: &Machine,
-        column: Column,
-        rows: &[&Row],
-        text: &'a Text,
-    ) -> Result<Self> {
+    fn start(asked: &Asked, column: Column, rows: &[&Row], text: &'a Text) -> Result<Self> {
         let smp = rows.iter().any(|row| row.batch == Batch::Processors);
-        let mut machine = Machine { cpus: if smp { 2 } else { 1 }, ..machine.clone() };
+        let mut machine = Machine { cpus: if smp { 2 } else { 1 }, ..asked.machine.clone() };
         // A machine that ends stays to be looked at.
         machine.extra.extend(["-action", "shutdown=pause"].map(String::from));
-        let mut running = machine.start(&setup.place(column, "judge"), BOOT)?;
+        let mut running = machine.start(&asked.directory, BOOT)?;
         running.wait_for("guest: ask")?;
         let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
         let mut line = format!("run={}", names.join(","));
@@ -126,11 +161,12 @@ impl<'a> Session<'a> {
     }
 
     /// After its last row a guest ends as it does when all is well; else that row is at fault.
-    fn end(&mut self, outcome: &mut Outcome) {
-        self.running.deadline = Instant::now() + STEP;
+    fn end(&mut self, works: fn(&str) -> bool, outcome: &mut Outcome) {
+        self.running.deadline = Instant::now() + WORK;
         let ended = self.running.wait_for("guest: done").and_then(|()| self.exit());
         let why = match ended {
-            Ok(EXIT_DONE) => return,
+            Ok(EXIT_DONE) if works(&self.running.console.text()) => return,
+            Ok(EXIT_DONE) => "the guest did not do its work afterwards".into(),
             Ok(status) => format!("the guest ended with status {status}"),
             Err(error) => format!("the guest did not end: {error}"),
         };

@@ -102,7 +102,7 @@ fn unwatched_rows(
     (console, log): (&str, &str),
     unrecorded: &[&str],
 ) -> Result<Run> {
-    let text = Text::of(&setup.guest)?;
+    let text = Text::of(&setup.guest, 0..0)?;
     let (mut wrong, mut without) = (Vec::new(), 0);
     for row in chosen {
         let Some((attempt, seen)) = evidence::told(console, row, column, &text) else {

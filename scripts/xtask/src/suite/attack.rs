@@ -65,7 +65,8 @@ fn watched(guest: Guest, batch: Batch, column: Column) -> Test {
     let name = format!("attack/{}{}-{}", guest.prefix(), batch.name(), column.name());
     let test = Test::with_outcome(name.clone(), move |context| {
         let rows: Vec<_> = rows_of(guest).filter(|row| row.batch == batch).collect();
-        judged(context, &setup(context, &name, guest)?, column, &rows)
+        let verdicts = attack::judge(&setup(context, &name, guest)?, column, &rows);
+        judged(context, guest.name(), column, &rows, verdicts)
     });
     match is_left_to_the_matrix(guest, batch, column) {
         true => test.only_in_matrix(),
@@ -138,11 +139,11 @@ fn on_second_emulator(tests: &mut Vec<Test>, guest: Guest) {
         on_bochs(context, &name, guest, |setup| {
             let run = attack::attacks_on_bochs(setup, Column::Events)?;
             let left_out = rows_of(guest)
-                .filter_map(|row| Some((id(guest, row.name), attack::not_on_bochs(row)?)));
+                .filter_map(|row| Some((id(guest.name(), row.name), attack::not_on_bochs(row)?)));
             context.tell_second(Second {
                 same: run.tried.saturating_sub(run.wrong.len()),
                 unrecorded: run.unrecorded,
-                otherwise: run.wrong.iter().map(|row| id(guest, row)).collect(),
+                otherwise: run.wrong.iter().map(|row| id(guest.name(), row)).collect(),
                 left_out: left_out.collect(),
             });
             counted(run)
@@ -198,25 +199,26 @@ fn same(one: &[String], other: &[String]) -> Result<()> {
 }
 
 /// A row's name in the matrix.
-fn id(guest: Guest, row: &str) -> String {
-    format!("{}/{row}", guest.name())
+fn id(guest: &str, row: &str) -> String {
+    format!("{guest}/{row}")
 }
 
-/// Each row counts as a test of its own.
-fn judged(
+/// Each row counts as a test of its own, and stands in the matrix with its guest's name.
+pub(super) fn judged(
     context: &Context,
-    setup: &Setup,
+    guest: &str,
     column: Column,
     rows: &[&'static Row],
+    verdicts: Result<Vec<Verdict>>,
 ) -> Result<Outcome> {
-    let verdicts = attack::judge(setup, column, rows).unwrap_or_else(|error| {
+    let verdicts = verdicts.unwrap_or_else(|error| {
         let outcome = attack::Outcome::Failed(error.to_string());
         let verdict =
             |row: &&'static Row| Verdict { row, column, outcome: outcome.clone(), records: vec![] };
         rows.iter().map(verdict).collect()
     });
     let cell = |verdict: &Verdict| Cell {
-        id: id(setup.kind, verdict.row.name),
+        id: id(guest, verdict.row.name),
         group: verdict.row.group.name(),
         column,
         outcome: verdict.outcome.clone(),
