@@ -186,7 +186,10 @@ fn symbols(body: &[u8]) -> Option<[PhysicalRange; 2]> {
     const SYMBOL_TABLE: u32 = 2;
     let size = u32_at(body, 4).filter(|&size| size as usize >= HEADER_BYTES)? as usize;
     let mut headers = body.get(12..)?.chunks_exact(size);
-    let range = |header: &[u8]| PhysicalRange::new(u64_at(header, 16)?, u64_at(header, 32)?);
+    let range = |header: &[u8]| {
+        let start = u64_at(header, 16).filter(|&start| start != 0)?;
+        PhysicalRange::new(start, u64_at(header, 32)?)
+    };
     let table = headers.clone().find(|header| u32_at(header, 4) == Some(SYMBOL_TABLE))?;
     let names = headers.nth(u32_at(table, 40)? as usize)?;
     Some([range(table)?, range(names)?])

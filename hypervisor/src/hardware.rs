@@ -144,7 +144,10 @@ fn pci_read(function: u32, register: u32) -> u32 {
 
 /// The functions of PCI's bus 0 whose configuration the guest may not write.
 pub fn guarded_pci() -> pci::Guarded {
-    pci::Guarded::find(|function| (pci_read(function.into(), 8) >> 16) as u16)
+    pci::Guarded::find(|function| {
+        let [vendor, class] = [0, 8].map(|register| pci_read(function.into(), register));
+        (vendor as u16, (class >> 16) as u16)
+    })
 }
 
 /// Switches SVM on, with the host save area at `save_area`.

@@ -134,7 +134,15 @@ fn prepare(
     let map = &information.memory;
     let geometry = Geometry::new(map.top_of_ram(), features.address_bits, features.giant_pages);
     let pci = hardware::guarded_pci();
-    let virtual_apic = disarm_virtual_apic(memory);
+    let virtual_apic = disarm_virtual_apic(memory).unwrap_or_else(|| {
+        refuse(
+            &screen,
+            format_args!(
+                "QEMU's paravirtual APIC cannot be switched off from here: start QEMU with -global \
+                 apic-common.vapic=off"
+            ),
+        )
+    });
     let guarded = guarded_frames(&acpi, &pci, virtual_apic)
         .unwrap_or_else(|| refuse(&screen, format_args!("too many guarded devices")));
     let regions = |range: PhysicalRange| {
@@ -310,21 +318,26 @@ const INTERRUPT_WINDOW: (u64, u64) = (0xFEE0_0000, 1 << 20);
 const FUNCTION_BYTES: u64 = 4096;
 
 /// Takes from QEMU's paravirtual APIC, which writes wherever its option ROM's state says and patches code
-/// that reads the task priority, what it knows that state by. Returns the state's place.
-fn disarm_virtual_apic(memory: &mut Launch) -> Option<u64> {
+/// that reads the task priority, what it knows that state by. Returns the places of such states; `None` if
+/// one cannot be written or there are too many.
+fn disarm_virtual_apic(memory: &mut Launch) -> Option<ArrayVec<u64, 4>> {
     const SIGNATURE: &[u8; 8] = b"kvm aPiC";
     const OPTION_ROMS: (u64, u64) = (0xC_0000, 0x3_0000);
+    let mut places = ArrayVec::new();
     let roms = memory.bytes_mut(PhysicalRange::new(OPTION_ROMS.0, OPTION_ROMS.1)?);
-    let at = roms.windows(SIGNATURE.len()).position(|bytes| bytes == SIGNATURE)?;
-    roms[at..at + SIGNATURE.len()].fill(0);
-    Some(OPTION_ROMS.0 + at as u64)
+    while let Some(at) = roms.windows(SIGNATURE.len()).position(|bytes| bytes == SIGNATURE) {
+        places.try_push(OPTION_ROMS.0 + at as u64).ok()?;
+        // Memory that is read-only here keeps what it holds.
+        roms[at..at + SIGNATURE.len()].fill(0);
+    }
+    Some(places)
 }
 
 /// The frames whose every write SecVisor judges; `None` if there are more than it can keep.
 fn guarded_frames(
     acpi: &AcpiTables,
     pci: &pci::Guarded,
-    virtual_apic: Option<u64>,
+    virtual_apic: ArrayVec<u64, 4>,
 ) -> Option<ArrayVec<PhysicalRange, 128>> {
     let mut frames = ArrayVec::new();
     let registers = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain(acpi.hpet);

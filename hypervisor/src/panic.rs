@@ -140,7 +140,8 @@ const REPORTED: u8 = 2;
 fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: this processor never returns to the code that held the lock.
     unsafe { console::force_unlock() };
-    log::error!("secvisor: panic: {info}");
+    let place = info.location().map_or(("?", 0), |it| (it.file(), it.line()));
+    log::error!("secvisor: panic: {} at {}:{}", info.message(), place.0, place.1);
     STAGE.fetch_max(TOLD, Ordering::Relaxed);
     // SAFETY: the exception leads to the report, which ends this processor.
     unsafe { asm!("ud2", options(noreturn, nostack)) }
@@ -148,7 +149,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Says what is known, once, and stops.
 extern "C" fn report(trap: &Trap) -> ! {
-    let stage = STAGE.swap(REPORTED, Ordering::Relaxed);
+    let stack = &raw const stack_guard as u64;
+    // A parked processor, on a small stack of its own, must not disturb the one that runs the guest.
+    let parked = !(stack..stack + STACK_BYTES).contains(&trap.rsp);
+    let stage = if parked { REPORTED } else { STAGE.swap(REPORTED, Ordering::Relaxed) };
     if stage == REPORTED {
         cpu::stop();
     }
@@ -178,7 +182,7 @@ extern "C" fn report(trap: &Trap) -> ! {
             vcpu.view(),
         );
         for at in 0..vcpu.recent.len() {
-            let Noted { exit, info, rip } = vcpu.recent[(vcpu.noted + at) % 8];
+            let Noted { exit, info, rip } = vcpu.recent[(vcpu.noted + at) % vcpu.recent.len()];
             log::error!("secvisor: exit {exit:#x} info {:#x} {:#x} rip {rip:#x}", info[0], info[1]);
         }
     }
@@ -196,8 +200,6 @@ fn trace(trap: &Trap) {
     let words = (trap.rsp & !7..stack + STACK_BYTES).step_by(8);
     // SAFETY: between the stack pointer and the end of the stack.
     let words = words.map(|at| unsafe { (at as *const u64).read_volatile() });
-    let inside = (stack..stack + STACK_BYTES).contains(&trap.rsp);
-    let words = words.take(if inside { usize::MAX } else { 0 });
     let here = core::iter::once(trap.rip).chain(words).filter(|word| code.contains(word));
     for (index, address) in here.enumerate() {
         let (name, offset) = symbols.find(address);

@@ -57,11 +57,12 @@ mod tests {
     /// A machine like QEMU's q35, and one function of AMD's data fabric.
     fn machine() -> Guarded {
         Guarded::find(|function| match function {
-            0x00 => 0x0600,
-            0xF8 => 0x0601,
-            0xFA => 0x0106,
-            0xC3 => 0x0600,
-            _ => 0xFFFF,
+            0x00 => (0x8086, 0x0600),
+            0xF8 => (0x8086, 0x0601),
+            0xFA => (0x8086, 0x0106),
+            0xC3 => (0x1022, 0x0600),
+            0xA3 => (0x1022, 0x0601),
+            _ => (0xFFFF, 0xFFFF),
         })
     }
 
@@ -72,7 +73,8 @@ mod tests {
 
     #[test]
     fn what_routes_memory_is_guarded() {
-        assert_eq!(machine().functions().collect::<Vec<_>>(), [0, 0xC3, 0xF8]);
+        assert_eq!(machine().functions().collect::<Vec<_>>(), [0, 0xA3, 0xC3, 0xF8]);
+        assert!(!allowed(0xA3, 0x60, 0, 4), "memory that AMD's bridge decodes");
         assert!(!allowed(0x00, 0x60, 0, 4), "PCIEXBAR");
         assert!(!allowed(0x00, 0x9C, 1, 1), "SMRAM");
         assert!(!allowed(0xF8, 0x40, 0, 4), "PMBASE");

@@ -25,6 +25,16 @@ pub enum Verdict {
     Pass(u32),
     /// As if nothing were there: writes vanish, reads give all ones.
     Absent,
+    /// The address for PCI configuration is kept as this, and told as this to who reads it. It never
+    /// reaches the hardware alone: there, the guest could have laid a device's ports over it.
+    Address(u32),
+    /// Perform it, a write with this value, between telling the hardware the address and 0.
+    Configuration {
+        /// The address.
+        address: u32,
+        /// The value.
+        value: u32,
+    },
     /// The guest wants the machine reset: reset all of it, SecVisor included.
     Reset,
     /// Not allowed.
@@ -37,6 +47,9 @@ pub struct Ports {
     log: Option<u16>,
     sleep: [Option<u16>; 2],
     soft_off: Option<[u8; 2]>,
+    /// Firmware may have left the keyboard controller waiting for its output port.
+    firmware_byte: bool,
+    /// The guest's next data byte is for the output port, which it does not reach.
     output_port_next: bool,
     pci: pci::Guarded,
     pci_address: u32,
@@ -46,7 +59,8 @@ const KEYBOARD_DATA: u16 = 0x60;
 const KEYBOARD_COMMAND: u16 = 0x64;
 const SYSTEM_CONTROL_A: u16 = 0x92;
 const RESET_CONTROL: u16 = 0xCF9;
-const PCI_ADDRESS: u16 = 0xCF8;
+/// Address of PCI configuration.
+pub const PCI_ADDRESS: u16 = 0xCF8;
 const PCI_DATA: u16 = 0xCFC;
 /// QEMU's firmware configuration can write anywhere in memory, from here.
 const FIRMWARE_CONFIGURATION_DMA: u16 = 0x514;
@@ -71,20 +85,22 @@ impl Ports {
         {
             return Verdict::Absent;
         }
-        let Some(value) = access.write else { return Verdict::Pass(0) };
         if access.port == PCI_ADDRESS && access.size == 4 && !access.string {
-            self.pci_address = value;
-            return Verdict::Pass(value);
+            self.pci_address = access.write.unwrap_or(self.pci_address);
+            return Verdict::Address(self.pci_address);
         }
         if touches_span(PCI_DATA, 4) {
+            let (address, size) = (self.pci_address, access.size);
             let lane = access.port.wrapping_sub(PCI_DATA);
-            let allowed = self.pci.write_allowed(self.pci_address, lane, access.size);
-            return if allowed && !access.string {
-                Verdict::Pass(value)
+            let inside = lane.saturating_add(size.into()) <= 4;
+            let allowed = access.write.is_none() || self.pci.write_allowed(address, lane, size);
+            return if inside && allowed && !access.string {
+                Verdict::Configuration { address, value: access.write.unwrap_or(0) }
             } else {
                 Verdict::Violation(Kind::Port)
             };
         }
+        let Some(value) = access.write else { return Verdict::Pass(0) };
         for (index, sleep) in self.sleep.into_iter().enumerate() {
             let Some(sleep) = sleep else { continue };
             if touches(sleep) || touches(sleep.wrapping_add(1)) {
@@ -103,14 +119,16 @@ impl Ports {
             return Verdict::Violation(Kind::Port);
         }
         match (access.port, value & 0xFF) {
-            // The command waits for its data, whatever is written elsewhere in between.
-            (KEYBOARD_DATA, value) => {
-                let output_port = core::mem::take(&mut self.output_port_next);
-                Verdict::Pass(if output_port { value | OUTPUT_PORT_KEEP } else { value })
-            }
+            // Neither command nor data reach the controller: it would wait for the data, which a
+            // device's ports, laid over these, could keep from it until nobody watches.
             (KEYBOARD_COMMAND, 0xD1) => {
                 self.output_port_next = true;
-                Verdict::Pass(0xD1)
+                Verdict::Absent
+            }
+            (KEYBOARD_DATA, _) if core::mem::take(&mut self.output_port_next) => Verdict::Absent,
+            (KEYBOARD_DATA, value) => {
+                let firmware_byte = core::mem::take(&mut self.firmware_byte);
+                Verdict::Pass(if firmware_byte { value | OUTPUT_PORT_KEEP } else { value })
             }
             // Pulse output lines: bit 0 is the reset line; A20 and the rest are not the guest's.
             (KEYBOARD_COMMAND, command @ 0xF0..=0xFF) if command & 1 == 0 => Verdict::Reset,
@@ -136,7 +154,7 @@ mod tests {
     use super::*;
 
     fn new(log: Option<u16>, sleep: [Option<u16>; 2], soft_off: Option<[u8; 2]>) -> Ports {
-        Ports::new(log, sleep, soft_off, pci::Guarded::find(|_| 0x0600))
+        Ports::new(log, sleep, soft_off, pci::Guarded::find(|_| (0x8086, 0x0600)))
     }
 
     fn ports() -> Ports {
@@ -183,8 +201,9 @@ mod tests {
     fn a20_stays_open() {
         let mut ports = ports();
         assert_eq!(out(&mut ports, 0x92, 1, 0), Verdict::Pass(2));
-        assert_eq!(out(&mut ports, 0x64, 1, 0xD1), Verdict::Pass(0xD1));
-        assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Pass(0xDF));
+        assert_eq!(out(&mut ports, 0x60, 1, 0), Verdict::Pass(3), "left waiting by the firmware");
+        assert_eq!(out(&mut ports, 0x64, 1, 0xD1), Verdict::Absent);
+        assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Absent);
         assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Pass(0xDD));
         for command in [0xDD, 0xDF, 0xFD, 0xF1] {
             assert_eq!(out(&mut ports, 0x64, 1, command), Verdict::Absent);
@@ -201,20 +220,25 @@ mod tests {
             out(&mut ports, 0x60, 1, 0);
             out(&mut ports, 0x64, 1, 0xD1);
             out(&mut ports, port, 1, value);
-            assert_eq!(out(&mut ports, 0x60, 1, 0xDC), Verdict::Pass(0xDF), "{port:#x}");
+            assert_eq!(out(&mut ports, 0x60, 1, 0xDC), Verdict::Absent, "{port:#x}");
         }
-        assert_eq!(out(&mut ports(), 0x60, 1, 0), Verdict::Pass(3), "left waiting by the firmware");
     }
 
     #[test]
     fn memory_routing_stays() {
         let mut ports = ports();
-        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_0060), Verdict::Pass(0x8000_0060));
+        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_0060), Verdict::Address(0x8000_0060));
+        let read = |port, size| Access { port, size, string: false, write: None };
+        assert_eq!(ports.judge(&read(0xCF8, 4)), Verdict::Address(0x8000_0060));
+        let (address, value) = (0x8000_0060, 0);
+        assert_eq!(ports.judge(&read(0xCFE, 2)), Verdict::Configuration { address, value });
+        assert_eq!(ports.judge(&read(0xCFB, 2)), Verdict::Violation(Kind::Port));
         for (port, size) in [(0xCFC, 4), (0xCFD, 1), (0xCFE, 2), (0xCFB, 2), (0xCFF, 2)] {
             assert_eq!(out(&mut ports, port, size, 1), Verdict::Violation(Kind::Port));
         }
         out(&mut ports, 0xCF8, 4, 0x8000_0010);
-        assert_eq!(out(&mut ports, 0xCFC, 4, 5), Verdict::Pass(5));
+        let (address, value) = (0x8000_0010, 5);
+        assert_eq!(out(&mut ports, 0xCFC, 4, 5), Verdict::Configuration { address, value });
         let string = Access { port: 0xCFC, size: 4, string: true, write: Some(5) };
         assert_eq!(ports.judge(&string), Verdict::Violation(Kind::Port));
         assert_eq!(out(&mut ports, 0x518, 4, 5), Verdict::Absent);
@@ -230,7 +254,7 @@ mod tests {
             assert_eq!(out(&mut ports, port, 1, value), Verdict::Reset, "{port:#x} {value:#x}");
         }
         assert_eq!(out(&mut ports, 0xCF9, 1, 2), Verdict::Pass(2));
-        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_F800), Verdict::Pass(0x8000_F800));
+        assert_eq!(out(&mut ports, 0xCF8, 4, 0x8000_F800), Verdict::Address(0x8000_F800));
         assert_eq!(out(&mut ports, 0xCF8, 2, 0x0400), Verdict::Violation(Kind::Port));
     }
 

@@ -22,7 +22,7 @@ const RUNTIME: [&str; 3] = ["paper", "verify", "further"];
 /// Budget of the paper-equivalent part: the paper's own runtime.
 pub const PAPER_BUDGET: usize = 1112;
 /// Budget of everything that runs after launch, exact verification of modules included.
-pub const RUNTIME_BUDGET: usize = 3500;
+pub const RUNTIME_BUDGET: usize = 3520;
 const SOURCES: [&str; 8] = ["rs", "s", "S", "c", "h", "ld", "sh", "py"];
 
 /// Each source file's part and lines.

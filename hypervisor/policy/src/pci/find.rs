@@ -2,22 +2,25 @@
 
 use super::{Guarded, Role};
 
-/// The role of a class: base class and subclass, the high half of register 8.
-const fn role(class: u16) -> Role {
-    match class {
-        0x0600 | 0x0680 | 0x0806 => Role::Guarded,
-        0x0601 => Role::GuardedButForRouting,
+/// Whose ISA bridges route interrupts by the registers that may be written; others' decode memory there.
+const INTEL: u16 = 0x8086;
+
+/// The role of a vendor's function by its class: base class and subclass, the high half of register 8.
+const fn role((vendor, class): (u16, u16)) -> Role {
+    match (class, vendor) {
+        (0x0601, INTEL) => Role::GuardedButForRouting,
+        (0x0600 | 0x0601 | 0x0680 | 0x0806, _) => Role::Guarded,
         _ => Role::Ordinary,
     }
 }
 
 impl Guarded {
-    /// Asks for the class of every function of bus 0: `class` gets device times 8 plus function
-    /// and gives base class and subclass, FFFFh where there is none.
-    pub fn find(class: impl Fn(u8) -> u16) -> Self {
+    /// Asks for every function of bus 0: `function` gets device times 8 plus function and gives vendor,
+    /// and base class and subclass, all FFFFh where there is none.
+    pub fn find(function: impl Fn(u8) -> (u16, u16)) -> Self {
         let mut roles = [Role::Ordinary; 256];
-        for (slot, function) in roles.iter_mut().zip(0..=u8::MAX) {
-            *slot = role(class(function));
+        for (slot, number) in roles.iter_mut().zip(0..=u8::MAX) {
+            *slot = role(function(number));
         }
         Self { roles }
     }

@@ -15,8 +15,8 @@ impl Ports {
         soft_off: Option<[u8; 2]>,
         pci: pci::Guarded,
     ) -> Self {
-        // Whoever ran before may have left the keyboard controller waiting for its output port.
-        Self { log, sleep, soft_off, output_port_next: true, pci, pci_address: 0 }
+        let (firmware_byte, output_port_next) = (true, false);
+        Self { log, sleep, soft_off, firmware_byte, output_port_next, pci, pci_address: 0 }
     }
 
     /// Every port whose accesses must exit.
