@@ -36,7 +36,7 @@ pub trait CodeMemory {
 }
 
 /// What is kept of a unit.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Slot {
     /// Virtual address of its first page; 0 while it is not approved.
     base: u64,

@@ -50,4 +50,11 @@ impl<'a> Units<'a> {
         let exact = next_slot.next().is_none() && first as usize == frames.len();
         exact.then_some(Self { list, kernel, slots, frames })
     }
+
+    /// The units of `list` as other units of it left these slots and frames: for a model, which goes
+    /// back and forth in time.
+    #[cfg(feature = "model")]
+    pub fn resume(list: ApprovalList<'a>, slots: &'a mut [Slot], frames: &'a mut [u32]) -> Self {
+        Self { kernel: list.kernel_ranges().count(), list, slots, frames }
+    }
 }
