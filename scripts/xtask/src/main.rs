@@ -9,6 +9,7 @@ mod lines;
 mod lmbench;
 mod own;
 mod process;
+mod proof;
 mod run;
 mod shell;
 mod stock;
@@ -38,6 +39,8 @@ enum Task {
     Trust,
     /// Fuzzes what reads hostile bytes, with the code's coverage as a guide.
     Fuzz(fuzz::Options),
+    /// Explores the model of the policy, then puts faults back one by one that it must find.
+    Proof(proof::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Lines => lines::print(),
         Task::Trust => trust::print(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Proof(options) => proof::print(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

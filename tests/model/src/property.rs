@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A property. Its name is what `--expect` and the mutants' patches say.
+/// A property. Its name is what the mutants' patches say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Property {
     /// No fetch retires at CPL < 3 outside of verified bytes.

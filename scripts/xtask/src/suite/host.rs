@@ -11,6 +11,7 @@ use crate::artifacts::{Arch, TARGET, TARGET_32, cargo};
 use crate::fuzz::{self, Bound};
 use crate::lines;
 use crate::process::{step, target_directory};
+use crate::proof;
 use crate::trust;
 
 /// Largest size of the code that stays when the guest runs.
@@ -49,6 +50,7 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::new("host/format", |_| checked("format", &["fmt", "--all", "--", "--check"])),
         Test::with_outcome("host/fuzz", fuzz_parsers),
+        Test::new("host/model", |_| proof::explore(&[]).map(drop)),
         Test::new("host/lines", |_| lines::check()),
         Test::new("host/dependencies", |_| trust::check()),
         Test::new("host/text-bytes", |context| text_bytes(context.hypervisor()?)),
