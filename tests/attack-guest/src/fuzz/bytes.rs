@@ -77,17 +77,26 @@ pub fn code(random: &mut Random, address: u64, length: u64) {
 }
 
 /// Takes out what breaks QEMU itself, without SecVisor too: MOV to CS (8E /1), which it performs, and to
-/// segment registers that do not exist (8E /6 and /7), which loads LDTR or TR or crashes, and the
-/// undefined 0F C7 /2 to /5, which leave CR3 and CR4 zero. A processor raises #UD.
-fn leave_out(address: u64, length: u64) {
-    for at in address + 1..address + length {
-        let [before, opcode, operands] = [at - 2, at - 1, at].map(peek8);
+/// segment registers that do not exist (8E /6 and /7, or any with REX.R before it, be it before another
+/// prefix), which overwrites LDTR, TR, GDTR or what else it keeps there; and the undefined 0F C7 /2 to
+/// /5, which leave CR3 and CR4 zero. A processor raises #UD or ignores REX.R.
+pub fn leave_out(address: u64, length: u64) {
+    let mut before = [0; 2];
+    // Whether REX.R stands among the prefixes that end at each of them.
+    let mut extended = [false; 2];
+    for at in address..address + length {
+        let operands = peek8(at);
         let register = operands >> 3 & 7;
-        if opcode == 0x8E && matches!(register, 1 | 6 | 7)
-            || opcode == 0xC7 && before == 0x0F && (2..6).contains(&register)
+        let [first, opcode] = before;
+        if opcode == 0x8E && (extended[0] || matches!(register, 1 | 6 | 7))
+            || [first, opcode] == [0x0F, 0xC7] && (2..6).contains(&register)
         {
             poke8(at - 1, 0x90);
         }
+        before = [opcode, operands];
+        let prefix = PREFIXES.contains(&operands) || (0x40..0x50).contains(&operands);
+        let rex_r = (0x40..0x50).contains(&operands) && operands & 4 != 0;
+        extended = [extended[1], rex_r || prefix && extended[1]];
     }
 }
 
