@@ -25,7 +25,8 @@ pub struct Fuzz {
     pub seed: u64,
     /// Whether the kernel's gates may be aimed at user memory.
     pub gates: bool,
-    /// Whether SecVisor keeps its log to itself: a line takes longer than a round.
+    /// Whether SecVisor keeps its log to itself: a line takes longer than a round. Nobody looks at
+    /// the kinds of violations then, for its ring keeps only the last ones.
     pub quiet: bool,
     /// How long it may take.
     pub deadline: Duration,
@@ -43,7 +44,7 @@ impl Fuzz {
 ///
 /// # Errors
 /// If a round had an outcome that it must not have, the machine did not end as it should, or anything
-/// in SecVisor's tables is not as it was before the first round.
+/// in SecVisor's tables or the guest's approved code is not as it was before the first round.
 pub fn fuzz(setup: &Setup, column: Column, fuzz: &Fuzz) -> Result<Vec<(String, u64)>> {
     let told = start(setup, column)?;
     let (log, console) = (told.log(), told.console.text());
@@ -73,10 +74,12 @@ fn start(setup: &Setup, column: Column) -> Result<Running> {
 fn judge(running: &mut Running, watched: &Watched, fuzz: &Fuzz) -> Result<Vec<(String, u64)>> {
     let pause = |when| format!("fuzz: {} pause {when}", fuzz.part);
     running.wait_for(&pause("before"))?;
-    let before = watched.tables(running)?;
+    let (tables, code) = (watched.tables(running)?, watched.code(running)?);
     running.send("g")?;
     running.wait_for(&pause("after"))?;
-    if let Some(what) = watched.tables(running)?.difference(&before) {
+    let changed = watched.tables(running)?.difference(&tables);
+    let code_now = watched.code(running)?;
+    if let Some(what) = changed.or_else(|| code_now.difference(&code)) {
         return Err(format!("since the first round {what}").into());
     }
     running.send("g")?;

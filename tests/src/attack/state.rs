@@ -34,11 +34,15 @@ pub(super) struct Tables {
     nested: Vec<u8>,
 }
 
+/// The guest's approved code as it was, by section.
+#[derive(PartialEq, Eq)]
+pub(super) struct Code(Vec<Vec<u8>>);
+
 /// All of it as it was.
 #[derive(PartialEq, Eq)]
 pub(super) struct State {
     tables: Tables,
-    text: Vec<Vec<u8>>,
+    code: Code,
     modules: Vec<u8>,
     registers: Vec<String>,
 }
@@ -65,8 +69,12 @@ impl Watched {
             modules = read(running, &more.modules)?;
             registers = self::registers(&running.monitor("info registers")?);
         }
-        let text = self.text.iter().map(|range| read(running, range)).collect::<Result<_>>()?;
-        Ok(State { tables: self.tables(running)?, text, modules, registers })
+        Ok(State { tables: self.tables(running)?, code: self.code(running)?, modules, registers })
+    }
+
+    /// The guest's approved code now.
+    pub(super) fn code(&self, running: &Running) -> Result<Code> {
+        self.text.iter().map(|range| read(running, range)).collect::<Result<_>>().map(Code)
     }
 
     /// SecVisor's tables now.
@@ -106,18 +114,23 @@ impl Tables {
     }
 }
 
+impl Code {
+    /// What is not as it was.
+    pub(super) fn difference(&self, before: &Self) -> Option<String> {
+        let mut sections = self.0.iter().zip(&before.0);
+        let at = sections.find_map(|(now, then)| first_difference(now, then))?;
+        Some(format!("byte {at:#x} of approved code was changed"))
+    }
+}
+
 impl State {
     /// What is not as it was.
     pub(super) fn difference(&self, before: &Self) -> Option<String> {
-        let text = || {
-            let mut sections = self.text.iter().zip(&before.text);
-            sections.find_map(|(now, then)| first_difference(now, then))
-        };
         let modules = || first_difference(&self.modules, &before.modules);
         let registers = || format!("{:?} became {:?}", before.registers, self.registers);
         self.tables
             .difference(&before.tables)
-            .or_else(|| text().map(|at| format!("byte {at:#x} of approved code was changed")))
+            .or_else(|| self.code.difference(&before.code))
             .or_else(|| {
                 modules().map(|at| format!("byte {at:#x} of the modules' frames was changed"))
             })
@@ -149,5 +162,13 @@ mod tests {
         assert_eq!(said.as_deref(), Some("frame 0x1 was of class 1 and is of class 2"));
         let said = tables(1, 5).difference(&tables(1, 7));
         assert_eq!(said.as_deref(), Some("byte 0x0 of the nested tables was 0x7 and is 0x5"));
+    }
+
+    #[test]
+    fn changed_code_is_a_difference() {
+        let code = |last| Code(vec![vec![1, 2], vec![3, last]]);
+        assert_eq!(code(4).difference(&code(4)), None);
+        let said = code(5).difference(&code(4));
+        assert_eq!(said.as_deref(), Some("byte 0x1 of approved code was changed"));
     }
 }
