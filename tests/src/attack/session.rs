@@ -304,6 +304,12 @@ impl<'a> Session<'a> {
     ) -> Outcome {
         match (self.status().as_str(), row.effect) {
             ("paused (suspended)", Effect::Sleep) => return Outcome::Succeeded,
+            // SecVisor ends a guest that merely crashed by a reset, too, and says so.
+            (SHUT_DOWN, Effect::Reset)
+                if self.records(known).iter().any(|record| record.kind == "shutdown") =>
+            {
+                return Outcome::Failed("the guest crashed instead of a reset".into());
+            }
             // A guest that gives up pauses the machine too, but with a status.
             (SHUT_DOWN, Effect::Reset) if self.exit().is_ok_and(|status| status == 0) => {
                 return Outcome::Succeeded;
