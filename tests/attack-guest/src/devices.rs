@@ -23,19 +23,25 @@ const AS_NMI: u32 = 0x400;
 /// The HPET of QEMU's machines.
 pub const HPET: u64 = 0xFED0_0000;
 
-/// Port of PCI configuration's data, and Q35's LPC bridge: device times 8 plus function.
+/// Ports of PCI configuration's address and data, and Q35's LPC bridge: device times 8 plus function.
+pub const PCI_ADDRESS: u16 = 0xCF8;
 pub const PCI_DATA: u16 = 0xCFC;
 pub const LPC_BRIDGE: u32 = 0x1F << 3;
 
+/// The address of a configuration register of a function of PCI's bus 0.
+pub const fn pci_address(function: u32, register: u32) -> u32 {
+    0x8000_0000 | function << 8 | register
+}
+
 /// Writes a configuration register of a function of PCI's bus 0.
 pub fn pci_write(function: u32, register: u32, value: u32) {
-    outl(0xCF8, 0x8000_0000 | function << 8 | register);
+    outl(PCI_ADDRESS, pci_address(function, register));
     outl(PCI_DATA, value);
 }
 
 /// Reads one.
 pub fn pci_read(function: u32, register: u32) -> u32 {
-    outl(0xCF8, 0x8000_0000 | function << 8 | register);
+    outl(PCI_ADDRESS, pci_address(function, register));
     inl(PCI_DATA)
 }
 

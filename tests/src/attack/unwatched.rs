@@ -16,12 +16,19 @@ const NO_Q35: &str = "Bochs has no Q35 chipset";
 const VIRTUAL: &str =
     "Bochs loads RFLAGS too late in an exit from virtual-8086 mode to a 64-bit host, and ends";
 /// What Bochs cannot run even where nothing forbids it, and why.
-const NOT_ON_BOCHS: [(&str, &str); 9] = [
+const NOT_ON_BOCHS: [(&str, &str); 16] = [
     ("exec-device", "Bochs stops at code in device memory"),
     ("pci-text-ports", NO_Q35),
     ("pci-text-memory", NO_Q35),
     ("firmware-dma-text", "Bochs has no QEMU firmware configuration"),
+    ("pci-rom-opened", NO_Q35),
+    ("pci-smram-opened", NO_Q35),
+    ("pci-ecam-moved", NO_Q35),
+    ("pci-display-over-text", "Bochs' display is no PCI function"),
+    ("virtual-apic-text", "Bochs has no paravirtual APIC"),
     ("pci-ports-over-log", NO_Q35),
+    ("pci-ports-over-address", NO_Q35),
+    ("a20-covered", NO_Q35),
     ("virtual-int", VIRTUAL),
     ("virtual-int-closed", VIRTUAL),
     ("virtual-int-vme", VIRTUAL),

@@ -1,14 +1,15 @@
 //! Chipset and device registers that lay other memory, or other ports, over what SecVisor relies on.
 
-use super::hardware::{call, mark};
+use super::hardware::{call, keyboard, mark, open_a20, try_a20};
+use super::routing::{RCBA, ecam, lay_over_text};
 use super::{Attack, Plan};
-use crate::cpu::{inl, outl};
+use crate::cpu::{inl, outb, outl};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{write_cr3, wrmsr};
-use crate::devices::{PCI_DATA, pci_read, pci_write};
+use crate::devices::{LPC_BRIDGE, PCI_ADDRESS, PCI_DATA, pci_address, pci_read, pci_write};
 #[cfg(target_arch = "x86_64")]
-use crate::memory::{self, HEAP, LARGE, RW, poke8, poke32};
-use crate::memory::{MARKER, peek, peek32, poke};
+use crate::memory::{self, HEAP, LARGE, RW, poke8};
+use crate::memory::{MARKER, peek, peek32, poke, poke32};
 use crate::modules;
 use crate::trap::symbol;
 
@@ -37,8 +38,10 @@ const OTHER_ECAM: u64 = 0xD000_0000;
 #[cfg(target_arch = "x86_64")]
 const FS_BASE: u32 = 0xC000_0100;
 
-/// Around the UART that SecVisor logs to.
+/// Around the UART that SecVisor logs to, the keyboard controller's ports, and those of PCI configuration.
 const LOG: u64 = 0x2E0;
+const KEYBOARD: u64 = 0x60;
+const CONFIGURATION: u64 = 0xCE0;
 
 extern "C" fn open_rom(address: u64) {
     pci_write(HOST_BRIDGE, PAM, pci_read(HOST_BRIDGE, PAM) | PAM_OPEN);
@@ -75,20 +78,47 @@ extern "C" fn cover_memory(address: u64) {
     }
 }
 
-/// Moves a device's ports over the UART of SecVisor's log, whose neighbours show it, then does what
-/// SecVisor tells there.
+/// Does something while a device's ports lie over others: these do not see it, but SecVisor does.
+fn covered(ports: u64, act: impl FnOnce()) {
+    let registers = [STORAGE_PORTS, COMMAND].map(|register| ecam(STORAGE, register));
+    let home = registers.map(peek32);
+    let set = |values: [u32; 2]| {
+        registers.into_iter().zip(values).for_each(|(at, value)| poke32(at, value))
+    };
+    set([ports as u32 | 1, home[1] | 1]);
+    act();
+    set(home);
+}
+
+/// Covers the UART of SecVisor's log, whose neighbours show it, then does what SecVisor tells there.
 extern "C" fn cover_log(ports: u64) {
-    let home = [STORAGE_PORTS, COMMAND].map(|register| pci_read(STORAGE, register));
-    pci_write(STORAGE, STORAGE_PORTS, ports as u32 | 1);
-    pci_write(STORAGE, COMMAND, home[1] | 1);
-    let index = ports as u16 + STORAGE_INDEX;
-    outl(index, 0x40);
-    if inl(index) == 0x40 {
-        mark();
-    }
-    modules::release(symbol!(text_start));
-    pci_write(STORAGE, STORAGE_PORTS, home[0]);
-    pci_write(STORAGE, COMMAND, home[1]);
+    covered(ports, || {
+        let index = ports as u16 + STORAGE_INDEX;
+        outl(index, 0x40);
+        if inl(index) == 0x40 {
+            mark();
+        }
+        modules::release(symbol!(text_start));
+    });
+}
+
+/// Keeps an address that anybody may write to from the hardware, which knows a guarded register's.
+extern "C" fn cover_address(_: u64) {
+    lay_over_text(|value| {
+        outl(PCI_ADDRESS, pci_address(LPC_BRIDGE, RCBA));
+        covered(CONFIGURATION, || outl(PCI_ADDRESS, pci_address(STORAGE, FIRST_BASE)));
+        outl(PCI_DATA, value as u32);
+    });
+}
+
+/// Keeps a harmless byte for the output port from the keyboard controller, which waits on.
+extern "C" fn cover_keyboard(_: u64) {
+    let close = || {
+        keyboard(0x64, 0xD1);
+        covered(KEYBOARD, || outb(0x60, 0xDF));
+        keyboard(0x60, 0xDD);
+    };
+    try_a20(close, open_a20);
 }
 
 /// QEMU's paravirtual APIC for old Windows: the state that its ROM keeps in memory begins so.
@@ -140,4 +170,6 @@ pub const ROWS: &[Attack] = &[
         },
     },
     Attack { name: "pci-ports-over-log", plan: |_| call(LOG, cover_log, LOG) },
+    Attack { name: "pci-ports-over-address", plan: |_| call(PCI_DATA.into(), cover_address, 0) },
+    Attack { name: "a20-covered", plan: |_| call(KEYBOARD, cover_keyboard, 0) },
 ];

@@ -60,7 +60,7 @@ const BELOW_A20: u64 = 0x500;
 const ABOVE_A20: u64 = 0x10_0500;
 
 /// Stores above 1 MiB, opens A20 again, and shows where the store went.
-fn try_a20(close: fn(), open: fn()) {
+pub fn try_a20(close: fn(), open: fn()) {
     let old = [peek(BELOW_A20), peek(ABOVE_A20)];
     poke(BELOW_A20, CANARY);
     close();
@@ -81,6 +81,12 @@ pub fn keyboard(port: u16, value: u8) {
     outb(port, value);
 }
 
+/// By the keyboard controller's output port.
+pub fn open_a20() {
+    keyboard(0x64, 0xD1);
+    keyboard(0x60, 0xDF);
+}
+
 extern "C" fn a20_fast(_: u64) {
     try_a20(|| outb(0x92, inb(0x92) & !3), || outb(0x92, inb(0x92) & !1 | 2));
 }
@@ -91,10 +97,7 @@ extern "C" fn a20_keyboard(_: u64) {
             keyboard(0x64, 0xD1);
             keyboard(0x60, 0xDD);
         },
-        || {
-            keyboard(0x64, 0xD1);
-            keyboard(0x60, 0xDF);
-        },
+        open_a20,
     );
 }
 
@@ -108,10 +111,7 @@ extern "C" fn a20_in_between(_: u64) {
             outb(0x92, inb(0x92) | 2);
             keyboard(0x60, 0xDD);
         },
-        || {
-            keyboard(0x64, 0xD1);
-            keyboard(0x60, 0xDF);
-        },
+        open_a20,
     );
 }
 

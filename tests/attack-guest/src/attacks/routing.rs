@@ -11,14 +11,18 @@ use crate::memory::{HEAP, copy, poke8, poke32};
 use crate::trap::symbol;
 
 /// The LPC bridge's root complex block: where it lies with bit 0 set, and its size.
-const RCBA: u32 = 0xF0;
+pub const RCBA: u32 = 0xF0;
 const RCBA_HOME: u64 = 0xFED1_C000;
 const RCBA_BYTES: u64 = 0x4000;
-/// Q35's memory-mapped PCI configuration, of the LPC bridge.
-const ECAM_BRIDGE: u64 = 0xB000_0000 + ((LPC_BRIDGE as u64) << 12);
 
-/// Lays the root complex block, filled with code, over approved text, and runs it there.
-fn lay_over_text(set: fn(u64)) {
+/// Where Q35 has a register of PCI configuration in memory.
+pub const fn ecam(function: u32, register: u32) -> u64 {
+    0xB000_0000 | (function as u64) << 12 | register as u64
+}
+
+/// Lays the root complex block, filled with code, over approved text by a function that sets
+/// [`RCBA`] to a value, and runs it there.
+pub fn lay_over_text(set: fn(u64)) {
     let victim = symbol!(victim);
     let block = victim & !(RCBA_BYTES - 1);
     set(RCBA_HOME | 1);
@@ -35,7 +39,7 @@ extern "C" fn by_ports(_: u64) {
 }
 
 extern "C" fn by_memory(_: u64) {
-    lay_over_text(|value| poke32(ECAM_BRIDGE + u64::from(RCBA), value as u32));
+    lay_over_text(|value| poke32(ecam(LPC_BRIDGE, RCBA), value as u32));
 }
 
 /// A timer of the HPET whose interrupt is a write to approved text.
@@ -97,7 +101,7 @@ fn on_text(target: u64, function: extern "C" fn(u64)) -> Plan {
 /// The rows.
 pub const ROWS: &[Attack] = &[
     Attack { name: "pci-text-ports", plan: |_| call(PCI_DATA.into(), by_ports, 0) },
-    Attack { name: "pci-text-memory", plan: |_| call(ECAM_BRIDGE, by_memory, 0) },
+    Attack { name: "pci-text-memory", plan: |_| call(ecam(LPC_BRIDGE, 0), by_memory, 0) },
     Attack { name: "hpet-text", plan: |_| on_text(HPET, hpet_message) },
     #[cfg(target_arch = "x86_64")]
     Attack { name: "hpet-text-quads", plan: |_| on_text(HPET, hpet_message_quads) },

@@ -23,7 +23,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("pci-smram-opened", Trace::Number("port")),
     Row::new("pci-ecam-moved", Trace::Number("port")),
     Row {
-        impossible: Some("RAM outranks devices' memory in the chipset's map"),
+        // Only these: what other registers lay over RAM, other rows try.
+        impossible: Some("RAM outranks devices' base addresses in the chipset's map"),
         ..Row::new("pci-display-over-text", Trace::Nothing)
     },
     Row::new("virtual-apic-text", Trace::Nothing).only(Needs::LongMode),
@@ -33,6 +34,8 @@ pub(super) const ROWS: &[Row] = &[
         ),
         ..Row::new("pci-ports-over-log", Trace::Nothing)
     },
+    Row::new("pci-ports-over-address", Trace::Nothing),
+    Row::new("a20-covered", Trace::Nothing),
     reset("reset-port-92"),
     reset("reset-keyboard"),
     Row::alone("sleep-s3", Trace::Kind(&["sleep"]), Effect::Sleep),

@@ -96,7 +96,9 @@ pub(super) const ROWS: &[Row] = &[
     Row::entry("int-wrapped-segment"),
     Row::entry("gdt-user-writes"),
     Row {
-        impossible: Some("AMD processors have no SYSENTER in long mode"),
+        impossible: Some(
+            "64-bit code has no SYSENTER on AMD's processors; in compatibility mode QEMU has it",
+        ),
         ..long("sysenter", Trace::Nothing)
     },
     long("sysenter-compatibility", Trace::Nothing),
