@@ -197,6 +197,8 @@ pub fn round(fuzz: &mut Fuzz<'_>) {
     let kernel_code = [KERNEL_CS, tables::CPL1_CS, tables::CPL2_CS].contains(&(end.cs & !3));
     let in_text = (symbol!(text_start)..symbol!(text_end)).contains(&end.ip);
     let outcome = match end.vector {
+        // SYSCALL and gates that keep the trap flag: the trap comes before the target is fetched.
+        1 if !from_user && hostile && end.ip == target && end.flags & 0x100 != 0 => "trapped",
         GENERAL_PROTECTION if !from_user && hostile && end.ip == target && risen != 0 => "stopped",
         END if from_user => "end",
         END if in_text => "gate",
