@@ -52,11 +52,11 @@ compile() {
 compile workload -mno-red-zone -pthread "$here/workload.c" "$here/processor.c" "$@"
 compile workload32 -m32 -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector \
 	-fno-asynchronous-unwind-tables "$here/workload32.c" "$here/vm86.c"
-for name in evil exit-qemu lmbench modtool; do
+for name in evil lmbench modtool; do
 	compile "$name" "$here/$name.c"
 done
 compile hole "$here/hole.c" "$here"/hole-*.c
-install -m 755 "$here/modules" "$root/bin/modules"
+install -m 755 "$here/modules" "$here/exit-qemu" "$root/bin/"
 cp "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 install -m 755 "$here/init" "$root/init"
