@@ -179,27 +179,6 @@ static void moved_table(void)
 
 /* ---- an honest pointer whose page is another one ---- */
 
-static u64 impostor;
-
-/* the page of approved text at an address becomes a copy with other code there */
-static void repoint(u64 where, const void *code, size_t size)
-{
-	static u8 page[PAGE];
-
-	aim = where;
-	impostor = new_page();
-	fetch(where & ~4095ull, page, PAGE);
-	memcpy(page + (where & 4095), code, size);
-	put(impostor, page, PAGE);
-	target = impostor - DIRECT;
-}
-
-static void repointed_entry(void)
-{
-	split(aim);
-	edit(aim, FRAME, impostor - DIRECT);
-}
-
 #ifdef __x86_64__
 /* SYSCALL of 32-bit code: its page has nothing that an exception in the kernel needs */
 static void handler(void)
@@ -208,7 +187,7 @@ static void handler(void)
 
 	begin();
 	emit_bytes(0x0f, 0x07);		/* sysretl */
-	repoint(symbol("entry_SYSCALL_compat"), jump, sizeof(jump));
+	impersonate(symbol("entry_SYSCALL_compat"), jump, sizeof(jump));
 }
 
 static void through_handler(void)
@@ -226,7 +205,7 @@ static void through_handler(void)
 	far.offset = (unsigned long)low;
 	far.selector = 0x23;
 	hide_gadget();
-	repointed_entry();
+	repoint();
 	asm volatile("mov %%rsp, %0\n"
 		     "mov %1, %%rsp\n"
 		     "lcall *%2\n"
@@ -264,30 +243,6 @@ static void through_system_call(void)
 		     : "rcx", "rdx", "r10", "r11", "memory");
 }
 #else
-static u64 offset_of(u64 gate)
-{
-	u64 entry = load(DIRECT + gate);
-
-	return (entry & 0xffff) | (entry >> 32 & 0xffff0000);
-}
-
-/* the entry of a device's vector, open to user mode */
-static void handler(void)
-{
-	u64 place = gate_of(VECTOR), entry = offset_of(place);
-
-	begin();
-	end_with_iret();
-	repoint(entry, gadget, end - gadget);
-	set_gate(place, entry, INTERRUPT_GATE);
-}
-
-static void through_handler(void)
-{
-	repointed_entry();
-	asm volatile("int %0" : : "i" (VECTOR) : "memory");
-}
-
 /* SYSENTER, which the kernel does not use */
 static void system_call(void)
 {
@@ -319,7 +274,10 @@ const struct attack enter_attacks[] = {
 	{ "idt-divide", divide_gate, divide },
 	{ "idt-undefined", undefined_gate, undefined },
 	{ "gdt-call-gate", call_gate, far_call },
+#ifdef __x86_64__
+	/* a 32-bit kernel enters itself by the page that this takes from it */
 	{ "entry-repointed", handler, through_handler },
+#endif
 	{ "idtr-moved", table, moved_table },
 	{ LONG_MODE ? "lstar" : "sysenter", system_call, through_system_call },
 	{ NULL, NULL, NULL },

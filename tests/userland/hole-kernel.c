@@ -254,6 +254,24 @@ u64 split(u64 where)
 	return table - DIRECT + 8 * index_of(where, 0);
 }
 
+void impersonate(u64 where, const void *code, unsigned int size)
+{
+	static u8 page[PAGE];
+	u64 impostor = new_page();
+
+	aim = where;
+	fetch(where & ~4095ull, page, PAGE);
+	memcpy(page + (where & 4095), code, size);
+	put(impostor, page, PAGE);
+	target = impostor - DIRECT;
+}
+
+void repoint(void)
+{
+	split(aim);
+	edit(aim, FRAME, target);
+}
+
 u64 own_tables(u64 where, u64 frame)
 {
 	static u8 copy[PAGE];

@@ -61,6 +61,9 @@ u64 table_own(const volatile void *at, u64 entry);
 u64 new_page(void);	/* of the kernel, by its address in the direct map */
 u64 map(u64 frame, u64 flags);	/* a kernel address of its own for a frame */
 u64 split(u64 at);	/* the physical address of the 4 KiB entry, made if there is none */
+/* the target becomes a copy of the page of approved text at an address, with other code there */
+void impersonate(u64 where, const void *code, unsigned int size);
+void repoint(void);	/* the address that is aimed at becomes the target */
 u64 own_tables(u64 at, u64 frame);	/* a root where `at` is `frame`, all else as it is */
 void undo(void);
 

@@ -23,6 +23,7 @@ core::arch::global_asm!(
     include_str!("entry.s"),
     include_str!("actions.s"),
     ".set BITS, 64",
+    include_str!("../victim.s"),
     include_str!("../actions_entry.s"),
     include_str!("../stores.s"),
     include_str!("calls.s"),
