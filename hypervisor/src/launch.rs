@@ -6,7 +6,7 @@ use core::fmt;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU8};
 
-use arrayvec::{ArrayString, ArrayVec};
+use arrayvec::ArrayString;
 use boot::acpi::{self, AcpiTables};
 use boot::information::{self, Information};
 use boot::kernel::Kernel;
@@ -23,7 +23,7 @@ use policy::nested::{Geometry, Nested};
 use policy::port::Ports;
 use policy::units::{Slot, Units};
 use policy::violation::{Action, RING_BYTES, RING_MAGIC};
-use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr, pci};
+use policy::{LARGE_PAGE_SIZE, PAGE_SIZE, msr};
 use spin::Mutex;
 
 use crate::hardware::{self, Features};
@@ -37,17 +37,17 @@ use crate::svm::cpu;
 use crate::vcpu::Vcpu;
 
 mod enter;
+mod guarded;
 mod layout;
 
 use enter::enter;
+use guarded::{disarm_virtual_apic, guarded_frames};
 use layout::Belongings;
 
 /// What the early page tables map.
 const EARLY_LIMIT: u64 = 4 << 30;
 /// GRUB's information is a few KiB; what says more is damaged.
 const INFORMATION_BYTES: usize = 64 << 10;
-/// The FCH's registers, which can move the sleep register (AMD PPR, "ACPIMMIO").
-const FCH_REGISTERS: u64 = 0xFED8_0000;
 
 static INFORMATION: Mutex<[u8; INFORMATION_BYTES]> = Mutex::new([0; INFORMATION_BYTES]);
 
@@ -310,46 +310,6 @@ fn read_acpi(memory: &Launch, information: &Information<'_>) -> AcpiTables {
         (range.end() <= EARLY_LIMIT).then(|| memory.bytes(range))
     };
     or_refuse(acpi::read(rsdp, &bytes), &information.screen)
-}
-
-/// What a write may interrupt a processor with: local APICs, and messages to them.
-const INTERRUPT_WINDOW: (u64, u64) = (0xFEE0_0000, 1 << 20);
-/// Bytes of a function's memory-mapped configuration.
-const FUNCTION_BYTES: u64 = 4096;
-
-/// Takes from QEMU's paravirtual APIC, which writes wherever its option ROM's state says and patches code
-/// that reads the task priority, what it knows that state by. Returns the places of such states; `None` if
-/// one cannot be written or there are too many.
-fn disarm_virtual_apic(memory: &mut Launch) -> Option<ArrayVec<u64, 4>> {
-    const SIGNATURE: &[u8; 8] = b"kvm aPiC";
-    const OPTION_ROMS: (u64, u64) = (0xC_0000, 0x3_0000);
-    let mut places = ArrayVec::new();
-    let roms = memory.bytes_mut(PhysicalRange::new(OPTION_ROMS.0, OPTION_ROMS.1)?);
-    while let Some(at) = roms.windows(SIGNATURE.len()).position(|bytes| bytes == SIGNATURE) {
-        places.try_push(OPTION_ROMS.0 + at as u64).ok()?;
-        // Memory that is read-only here keeps what it holds.
-        roms[at..at + SIGNATURE.len()].fill(0);
-    }
-    Some(places)
-}
-
-/// The frames whose every write SecVisor judges; `None` if there are more than it can keep.
-fn guarded_frames(
-    acpi: &AcpiTables,
-    pci: &pci::Guarded,
-    virtual_apic: ArrayVec<u64, 4>,
-) -> Option<ArrayVec<PhysicalRange, 128>> {
-    let mut frames = ArrayVec::new();
-    let registers = acpi.io_apics.iter().copied().chain(acpi.local_apic).chain(acpi.hpet);
-    let configuration = acpi.ecam.iter().flat_map(|ecam| {
-        pci.functions().map(|function| ecam.start() + u64::from(function) * FUNCTION_BYTES)
-    });
-    let pages = registers.chain([FCH_REGISTERS]).chain(virtual_apic).chain(configuration);
-    let pages = pages.map(|page| (page & !(PAGE_SIZE - 1), PAGE_SIZE));
-    for (start, length) in pages.chain([INTERRUPT_WINDOW]) {
-        frames.try_push(PhysicalRange::new(start, length)?).ok()?;
-    }
-    Some(frames)
 }
 
 /// Compares the loaded kernel with the list and fills what its code leaves of the last pages.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "exception entry points; looks at what others hold")]
 
 use core::arch::{asm, global_asm};
+use core::ops::Range;
 use core::panic::PanicInfo;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -59,6 +60,7 @@ unsafe extern "C" {
     static launch_start: u8;
     static text_end: u8;
     static stack_guard: u8;
+    static early_stack_end: u8;
 }
 
 /// Address of the entry for an exception that SecVisor itself must not raise.
@@ -112,7 +114,9 @@ pub static SYMBOLS: Mutex<Symbols> = Mutex::new(Symbols { bytes: [0; 32 << 10], 
 const SYMBOL_BYTES: usize = 24;
 const FUNCTION: u8 = 2;
 /// The stack and the guard page below it.
-const STACK_BYTES: u64 = 4096 + 65536;
+fn stack() -> Range<u64> {
+    &raw const stack_guard as u64..&raw const early_stack_end as u64
+}
 
 impl Symbols {
     /// The function at an address and the bytes from its start; an empty name where none is known.
@@ -149,9 +153,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Says what is known, once, and stops.
 extern "C" fn report(trap: &Trap) -> ! {
-    let stack = &raw const stack_guard as u64;
     // A parked processor, on a small stack of its own, must not disturb the one that runs the guest.
-    let parked = !(stack..stack + STACK_BYTES).contains(&trap.rsp);
+    let parked = !stack().contains(&trap.rsp);
     let stage = if parked { REPORTED } else { STAGE.swap(REPORTED, Ordering::Relaxed) };
     if stage == REPORTED {
         cpu::stop();
@@ -195,9 +198,8 @@ extern "C" fn report(trap: &Trap) -> ! {
 /// calls.
 fn trace(trap: &Trap) {
     let code = &raw const launch_start as u64..&raw const text_end as u64;
-    let stack = &raw const stack_guard as u64;
     let Some(symbols) = SYMBOLS.try_lock() else { return };
-    let words = (trap.rsp & !7..stack + STACK_BYTES).step_by(8);
+    let words = (trap.rsp & !7..stack().end).step_by(8);
     // SAFETY: between the stack pointer and the end of the stack.
     let words = words.map(|at| unsafe { (at as *const u64).read_volatile() });
     let here = core::iter::once(trap.rip).chain(words).filter(|word| code.contains(word));
