@@ -187,15 +187,29 @@ impl Running {
 
     /// Waits until SecVisor's log holds `needle`.
     pub fn wait_for_log(&mut self, needle: &str) -> Result<()> {
+        self.wait_for_line(needle, fatal)
+    }
+
+    /// Waits until SecVisor's log holds `needle`, which SecVisor's failure may precede.
+    pub fn wait_for_end(&mut self, needle: &str) -> Result<()> {
+        self.wait_for_line(needle, |_| None)
+    }
+
+    fn wait_for_line(
+        &mut self,
+        needle: &str,
+        fatal: impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
         loop {
-            if self.log().contains(needle) {
+            let log = self.log();
+            if log.contains(needle) {
                 return Ok(());
             }
-            if let Some(end) = fatal(&self.log()) {
+            if let Some(end) = fatal(&log) {
                 return Err(end.into());
             }
             if Instant::now() > self.deadline || self.child.try_wait()?.is_some() {
-                let last = crate::console::tail(&self.log());
+                let last = crate::console::tail(&log);
                 return Err(self.explain(&format!("no {needle:?} in the log; last: {last}")));
             }
             std::thread::sleep(Duration::from_millis(50));

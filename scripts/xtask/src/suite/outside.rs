@@ -61,7 +61,7 @@ const UNDEFINED: [u8; 2] = [0x0F, 0x0B];
 /// The function of SecVisor that is made to fail, and those that called it.
 const FAILING: [&str; 3] = ["Vcpu::enter_kernel_view", "exits::slow", "world_switch::run"];
 /// The end of a report.
-const STOPPED: &str = "secvisor: stopped";
+const STOPPED: &str = "secvisor: stopped; the ring of violations is in memory\n";
 /// Attacks that are made for their records.
 const ATTACKS: usize = 5;
 /// Exit code of a nested page fault, and the bit of its first detail that says an instruction fetch.
@@ -287,7 +287,7 @@ fn panic(context: &Context) -> Result<()> {
     let (_, image) = own(&machine, &machine.memory(0, RAM)?, secvisor)?;
     debugger.write(image.physical_of(failing), &UNDEFINED)?;
     debugger.detach()?;
-    machine.wait_for_log(STOPPED)?;
+    machine.wait_for_end(STOPPED)?;
     let log = machine.log();
     let [code, one, two] =
         [vmcb::EXIT_CODE, vmcb::EXIT_INFO_1, vmcb::EXIT_INFO_2].map(|at| number(&vmcb, at));
