@@ -18,6 +18,8 @@ pub enum BootError<'a> {
         /// The values that it may have.
         allowed: &'static str,
     },
+    /// `views=gmet` on a processor that has no GMET.
+    NoGmet,
     /// The multiboot2 information does not hold: what about it.
     Information(&'static str),
     /// A module whose name is none of `kernel`, `initrd` and `policy`.
@@ -72,13 +74,17 @@ impl fmt::Display for BootError<'_> {
         match *self {
             Self::UnknownOption(option) => write!(
                 f,
-                "unknown option '{}': SecVisor has entry-guard=, violation= and log=; \
+                "unknown option '{}': SecVisor has views=, entry-guard=, violation= and log=; \
                  correct its line in GRUB's configuration",
                 Plain(option)
             ),
             Self::OptionValue { option, allowed } => {
                 write!(f, "option '{}': its value must be one of {allowed}", Plain(option))
             }
+            Self::NoGmet => f.write_str(
+                "option 'views=gmet': this processor has no GMET (CPUID 8000_000Ah EDX bit 17 is 0); \
+                 leave the option away, or say views=two",
+            ),
             Self::Information(what) => {
                 write!(f, "boot information: {what}; start SecVisor by GRUB's multiboot2 command")
             }

@@ -42,12 +42,22 @@ pub unsafe extern "C" fn npf(vcpu: *mut Vcpu) -> *mut Vcpu {
     finish(unsafe { &mut *vcpu }, EntryGuard::Npf)
 }
 
+/// With GMET no mode switch exits: leaves all to the slow path.
+///
+/// # Safety
+/// For the world switch only: `vcpu` is its vCPU, and nobody else refers to it.
+pub unsafe extern "C" fn gmet(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: by the caller's promise.
+    finish(unsafe { &mut *vcpu }, EntryGuard::Gmet)
+}
+
 #[inline(always)]
 fn finish(vcpu: &mut Vcpu, guard: EntryGuard) -> *mut Vcpu {
     vcpu.exits += 1;
     let control = &mut vcpu.vmcb.control;
     control.event_injection = 0;
     let done = match ExitCode(control.exit_code) {
+        _ if guard == EntryGuard::Gmet => false,
         ExitCode::NPF => mode_switch(vcpu, guard),
         ExitCode::EXCEPTION_UD if guard == EntryGuard::Events => system_call(vcpu),
         ExitCode::INTR if guard == EntryGuard::Events => interrupt(vcpu),
@@ -70,8 +80,8 @@ fn mode_switch(vcpu: &mut Vcpu, guard: EntryGuard) -> bool {
             return false;
         }
         match guard {
-            EntryGuard::Events => vcpu.load_user_view(),
             EntryGuard::Npf => vcpu.load_plain(View::User),
+            _ => vcpu.load_user_view(),
         }
     } else {
         let entry = guard == EntryGuard::Npf && !user_mode;

@@ -27,6 +27,8 @@ pub struct Features {
     pub flush_by_asid: bool,
     /// Exits tell the next instruction's address.
     pub next_rip: bool,
+    /// Guest Mode Execute Trap: nested paging tells kernel and user fetches apart.
+    pub gmet: bool,
     /// Bits of EFER that the processor has, as [`policy::msr::efer_write`] takes them.
     pub efer: u64,
 }
@@ -111,6 +113,7 @@ pub fn check() -> Result<Features, Unfit> {
         giant_pages: features.edx & 1 << 26 != 0,
         flush_by_asid: svm.edx & 1 << 6 != 0,
         next_rip: svm.edx & 1 << 3 != 0,
+        gmet: svm.edx & 1 << 17 != 0,
         efer: [
             (features.edx >> 11, msr::SCE),
             (features.edx >> 20, msr::NXE),
@@ -156,6 +159,7 @@ pub fn guarded_pci() -> pci::Guarded {
 /// The processor refuses, although it said that it can.
 pub fn enable_svm(save_area: u64) -> Result<(), cpu::GeneralProtection> {
     let efer = cpu::read_msr(EFER)?;
+    assert!(efer & msr::NXE != 0, "nested tables deny execution only with EFER.NXE");
     // SAFETY: SVME only makes SVM's instructions valid; the save area is SecVisor's own page.
     unsafe {
         cpu::write_msr(EFER, efer | SVME)?;

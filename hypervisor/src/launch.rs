@@ -132,7 +132,10 @@ fn prepare(
     let image = loaded.physical;
     // Everything that SecVisor will ever need is reserved now.
     let map = &information.memory;
-    let geometry = Geometry::new(map.top_of_ram(), features.address_bits, features.giant_pages);
+    let guard = or_refuse(options.guard(features.gmet), &screen);
+    let Features { address_bits, giant_pages, .. } = features;
+    let gmet = guard == EntryGuard::Gmet;
+    let geometry = Geometry::new(map.top_of_ram(), address_bits, giant_pages, gmet);
     let pci = hardware::guarded_pci();
     let virtual_apic = disarm_virtual_apic(memory).unwrap_or_else(|| {
         refuse(
@@ -243,7 +246,7 @@ fn prepare(
     for (what, range) in [("frame table", own.classes), ("nested tables", own.nested)] {
         log::info!("secvisor: {what} {:#x}-{:#x}", range.start(), range.end());
     }
-    log_options(&options, others);
+    log_options(guard, options.violation, others);
 
     let roots = View::ALL.map(|view| nested.root(view));
     let guest = Guest::new(nested.classes());
@@ -255,6 +258,7 @@ fn prepare(
     }
     let machine = Machine {
         options,
+        guard,
         roots,
         port_map: own.port_map.start(),
         msr_map: own.msr_map.start(),
@@ -280,17 +284,18 @@ fn approval_list<'a>(bytes: &'a [u8], screen: &Screen) -> ApprovalList<'a> {
         .unwrap_or_else(|error| refuse(screen, format_args!("the approval list: {error}")))
 }
 
-fn log_options(options: &Options, others: u32) {
-    let guard = match options.entry_guard {
-        EntryGuard::Events => "events",
-        EntryGuard::Npf => "npf (unsound: for comparison and measurement only)",
+fn log_options(guard: EntryGuard, action: Action, others: u32) {
+    let guard = match guard {
+        EntryGuard::Events => "two entry-guard=events",
+        EntryGuard::Npf => "two entry-guard=npf (unsound: for comparison and measurement only)",
+        EntryGuard::Gmet => "gmet",
     };
-    let action = match options.violation {
+    let action = match action {
         Action::Inject => "inject",
         Action::Halt => "halt",
         Action::Audit => "audit (NO GUARANTEE HOLDS)",
     };
-    log::info!("secvisor: entry-guard={guard} violation={action} parked-processors={others}");
+    log::info!("secvisor: views={guard} violation={action} parked-processors={others}");
     log::info!("secvisor: no IOMMU protection: devices can write to memory by DMA");
     log::info!("secvisor: the boot path is not measured: /boot must be honest");
     log::info!("secvisor: launching");

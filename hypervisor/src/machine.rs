@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicBool;
 use boot::acpi::AcpiTables;
 use boot::options::Options;
 use policy::address::{Gpa, Gva};
+use policy::fault::EntryGuard;
 use policy::frame::FrameClass;
 use policy::nested::Nested;
 use policy::port::Ports;
@@ -19,6 +20,8 @@ use crate::vcpu::Vcpu;
 pub struct Machine {
     /// What the owner chose.
     pub options: Options,
+    /// What keeps kernel entries inside approved code.
+    pub guard: EntryGuard,
     /// Roots of the kernel and the user view.
     pub roots: [u64; 2],
     /// Physical address of the I/O permission map.

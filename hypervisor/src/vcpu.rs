@@ -90,6 +90,7 @@ pub struct Vcpu {
     /// Which tables are loaded.
     view: View,
     loads: [Load; 2],
+    nested_controls: [u64; 2],
     /// EFER, GDTR.limit and LDTR of the guest while the user view hides them.
     hidden_efer: u64,
     hidden_gdt_limit: u32,
@@ -159,9 +160,9 @@ impl Vcpu {
     /// The guest's EFER with SVME, whatever the user view hides of it.
     #[inline(always)]
     pub fn efer(&self) -> u64 {
-        match (self.view, self.machine.options.entry_guard) {
-            (View::User, EntryGuard::Events) => self.hidden_efer,
-            _ => self.vmcb.save.efer,
+        match (self.view, self.machine.guard) {
+            (View::Kernel, _) | (_, EntryGuard::Npf) => self.vmcb.save.efer,
+            _ => self.hidden_efer,
         }
     }
 
@@ -223,9 +224,9 @@ impl Vcpu {
 
     /// Loads the user view from the kernel view.
     pub fn enter_user_view(&mut self) {
-        match self.machine.options.entry_guard {
-            EntryGuard::Events => self.load_user_view(),
+        match self.machine.guard {
             EntryGuard::Npf => self.load_plain(View::User),
+            _ => self.load_user_view(),
         }
     }
 
@@ -234,9 +235,9 @@ impl Vcpu {
         if self.view == View::Kernel {
             return;
         }
-        match self.machine.options.entry_guard {
-            EntryGuard::Events => self.load_kernel_view(),
+        match self.machine.guard {
             EntryGuard::Npf => self.load_plain(View::Kernel),
+            _ => self.load_kernel_view(),
         }
     }
 
@@ -306,8 +307,9 @@ impl Vcpu {
         self.vmcb.control.exceptions_and_intercepts |= pinned;
     }
 
-    /// Readies the flush that is owed, at the end of a slow exit.
+    /// Readies the flush that is owed, at the end of a slow exit, and GMET as the view wants it.
     pub fn discharge_flush(&mut self) {
+        self.vmcb.control.nested_control = self.nested_controls[self.view as usize];
         let asid = self.loads[self.view as usize].address_space & ASID;
         if core::mem::take(&mut self.flush_owed) {
             self.vmcb.control.address_space = asid | FLUSH_ALL;

@@ -3,15 +3,16 @@
 use crate::frame::{FrameClass, View};
 use crate::violation::Kind;
 
-/// How kernel entries from the user view are guarded (boot option `entry-guard`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What keeps kernel entries inside approved code (boot options `views` and `entry-guard`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryGuard {
     /// No event is ever delivered through guest tables while the user view is loaded.
-    #[default]
     Events,
     /// The paper's way: events are delivered in the user view and the fault on approved code
     /// loads the kernel view. Unsound, for comparison and measurement only.
     Npf,
+    /// The processor: it tells kernel and user fetches apart by itself (Guest Mode Execute Trap).
+    Gmet,
 }
 
 /// A nested page fault as the processor reports it (APM vol. 2, 15.25.6).
@@ -44,8 +45,11 @@ pub enum Verdict {
 
 /// Judges a fault. Decides by privilege level, never by the page alone.
 pub const fn judge(fault: &Fault, guard: EntryGuard) -> Verdict {
-    let access = fault.class.access(fault.view);
     let kernel_mode = fault.cpl < 3;
+    // One table holds both views then, and the processor goes by the mode.
+    let by_mode = matches!(guard, EntryGuard::Gmet) && !kernel_mode;
+    let view = if by_mode { View::User } else { fault.view };
+    let access = fault.class.access(view);
     if !fault.fetch {
         return match (fault.write, fault.class) {
             (true, FrameClass::Guarded) => Verdict::Guarded,
@@ -54,7 +58,7 @@ pub const fn judge(fault: &Fault, guard: EntryGuard) -> Verdict {
             _ => Verdict::Retry,
         };
     }
-    match (fault.view, kernel_mode, fault.class) {
+    match (view, kernel_mode, fault.class) {
         (View::Kernel, false, FrameClass::Data) => Verdict::Load(View::User),
         (View::User, true, FrameClass::Approved) if matches!(guard, EntryGuard::Npf) => {
             Verdict::Load(View::Kernel)
@@ -106,6 +110,26 @@ mod tests {
             fetch(View::User, 3, Approved, EntryGuard::Npf),
             Verdict::Violation(Kind::UserFetch)
         );
+    }
+
+    #[test]
+    fn with_gmet_the_mode_is_the_view() {
+        for class in FrameClass::ALL {
+            for cpl in 0..3 {
+                let verdict = fetch(View::Kernel, cpl, class, EntryGuard::Gmet);
+                let expected = match class {
+                    Approved => Verdict::Retry,
+                    _ => Verdict::Violation(Kind::KernelFetch),
+                };
+                assert_eq!(verdict, expected, "cpl {cpl} {class}");
+            }
+            // No view is ever loaded for a mode.
+            let expected = match class {
+                Data => Verdict::Retry,
+                _ => Verdict::Violation(Kind::UserFetch),
+            };
+            assert_eq!(fetch(View::Kernel, 3, class, EntryGuard::Gmet), expected, "{class}");
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! owns a page for its 4 KiB entries in each view, so splitting a large leaf cannot fail. Every
 //! change is a sequence of single 64-bit writes after each of which a table walk sees, for every
 //! frame, the old or the new permission and nothing else. (AMD64 APM vol. 2, 15.25)
+//!
+//! Where the processor has GMET, one table holds both views: kernel mode executes only what is not
+//! marked as the user's, in all levels, and user mode executes that too.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -46,21 +49,23 @@ pub struct Nested<'a, M> {
     roots: [u64; 2],
 }
 
-fn leaf(frame_address: u64, access: Access) -> u64 {
-    if !access.read {
-        return 0;
-    }
-    let write = if access.write { WRITABLE } else { 0 };
-    let no_execute = if access.execute { 0 } else { NO_EXECUTE };
-    frame_address | PRESENT | USER | TOUCHED | write | no_execute
-}
-
 /// Address of the `index`th entry of the table at `table`.
 fn entry(table: u64, index: u64) -> u64 {
     (table & ADDRESS) | ((index & 0x1FF) << 3)
 }
 
 impl<'a, M: TableMemory> Nested<'a, M> {
+    /// The entry for a frame of this class; with GMET `view` is the kernel's.
+    fn leaf(&self, frame: u64, class: FrameClass, view: View) -> u64 {
+        let Access { read: true, write, execute } = class.access(view) else { return 0 };
+        let gmet = self.geometry.gmet;
+        let write = if write { WRITABLE } else { 0 };
+        let user = if gmet && execute { 0 } else { USER };
+        let execute = execute || gmet && class.access(View::User).execute;
+        let no_execute = if execute { 0 } else { NO_EXECUTE };
+        frame.wrapping_mul(PAGE_SIZE) | PRESENT | TOUCHED | user | write | no_execute
+    }
+
     fn region_frames(&self, region: u64) -> Option<core::ops::Range<u64>> {
         let first = region.checked_mul(ENTRIES)?;
         Some(first..first.checked_add(ENTRIES)?)
@@ -80,8 +85,7 @@ impl<'a, M: TableMemory> Nested<'a, M> {
     fn fill_leaves(&mut self, region: u64, view: View) -> Option<u64> {
         let page = self.leaf_page(region, view)?;
         for frame in self.region_frames(region)? {
-            let value = leaf(frame.wrapping_mul(PAGE_SIZE), self.class(frame).access(view));
-            self.memory.write(entry(page, frame), value);
+            self.memory.write(entry(page, frame), self.leaf(frame, self.class(frame), view));
         }
         Some(page | TABLE)
     }
@@ -113,19 +117,17 @@ impl<'a, M: TableMemory> Nested<'a, M> {
         self.split(region)?;
         let old = self.class(frame);
         slot.store(class as u8, Ordering::Relaxed);
-        let mut tightened = false;
-        for view in View::ALL {
+        for &view in self.geometry.tables() {
             let page = self.leaf_page(region, view)?;
-            let access = class.access(view);
-            tightened |= access.tightens(old.access(view));
-            self.memory.write(entry(page, frame), leaf(frame.wrapping_mul(PAGE_SIZE), access));
+            self.memory.write(entry(page, frame), self.leaf(frame, class, view));
         }
-        Some(FlushDuty::new(tightened))
+        let tightens = |view: &View| class.access(*view).tightens(old.access(*view));
+        Some(FlushDuty::new(View::ALL.iter().any(tightens)))
     }
 
     /// Replaces the region's large leaves by pages of 4 KiB entries that say the same.
     fn split(&mut self, region: u64) -> Option<()> {
-        for view in View::ALL {
+        for &view in self.geometry.tables() {
             let at = self.region_entry(region, view);
             let page = self.leaf_page(region, view)?;
             if self.memory.read(at) & !TOUCHED != (page | TABLE) & !TOUCHED {

@@ -182,7 +182,7 @@ pub fn ice_breakpoint(vcpu: &mut Vcpu) -> Resume {
 
 /// Lets one instruction run with the real descriptor tables; #DB ends it before another can.
 pub fn begin_step(vcpu: &mut Vcpu, pops_flags: bool) {
-    debug_assert!(vcpu.machine.options.entry_guard == EntryGuard::Events);
+    debug_assert!(vcpu.machine.guard != EntryGuard::Npf);
     let save = &mut vcpu.vmcb.save;
     let step =
         Step { rip: save.rip, trap_flag: save.rflags & TRAP_FLAG, dr6: save.dr6, pops_flags };

@@ -75,9 +75,8 @@ pub unsafe extern "C" fn slow(vcpu: *mut Vcpu) {
         Err(refusal) => violation::refuse(vcpu, refusal, interrupted),
     }
     // Kernel mode never runs in the user view, whatever led here; but for one instruction in audit.
-    let options = &vcpu.machine.options;
-    let audits = options.violation == Action::Audit && vcpu.step.is_some();
-    if options.entry_guard == EntryGuard::Events && vcpu.vmcb.save.cpl < 3 && !audits {
+    let audits = vcpu.machine.options.violation == Action::Audit && vcpu.step.is_some();
+    if vcpu.machine.guard != EntryGuard::Npf && vcpu.vmcb.save.cpl < 3 && !audits {
         vcpu.enter_kernel_view();
     }
     // An injected event goes through the guest's gates: in the kernel view, or not at all.
@@ -141,7 +140,7 @@ fn nested_page_fault(vcpu: &mut Vcpu, info: u64, gpa: Gpa) -> Result<Resume, Ref
     // Not a walk of the guest's tables and not the push of an event's frame.
     let interrupted = Event::interrupted(vcpu.vmcb.control.exit_interrupt_info);
     let by_instruction = info & TABLE_WALK == 0 && interrupted.is_none();
-    match judge(&fault, vcpu.machine.options.entry_guard) {
+    match judge(&fault, vcpu.machine.guard) {
         Verdict::Load(View::User) => vcpu.enter_user_view(),
         Verdict::Load(View::Kernel) => vcpu.enter_kernel_view(),
         Verdict::Guarded if by_instruction => return guarded::write(vcpu, gpa),

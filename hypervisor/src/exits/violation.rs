@@ -83,7 +83,7 @@ fn writes_to_its_own_frame(vcpu: &Vcpu, refusal: Refusal) -> bool {
     let here = vcpu.instruction_address(vcpu.is_64_bit());
     let frame = vcpu.translate(here).map(Gpa::frame);
     refusal.kind == Kind::Write
-        && vcpu.machine.options.entry_guard == EntryGuard::Events
+        && vcpu.machine.guard != EntryGuard::Npf
         && vcpu.vmcb.save.cpl < 3
         && vcpu.vmcb.control.event_injection == 0
         && frame == refusal.gpa.map(Gpa::frame)

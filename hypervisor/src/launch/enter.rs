@@ -49,9 +49,10 @@ pub fn enter(vcpu: &'static mut Vcpu, start: &GuestStart, screen: &Screen) -> ! 
     save.rip = start.rip;
     vcpu.registers.rsi = start.rsi;
     vcpu.discharge_flush();
-    let fast = match vcpu.machine.options.entry_guard {
+    let fast = match vcpu.machine.guard {
         EntryGuard::Events => fast::events,
         EntryGuard::Npf => fast::npf,
+        EntryGuard::Gmet => fast::gmet,
     };
     panic::VCPU.store(vcpu, Ordering::Relaxed);
     // What was hashed in the caches is what memory holds, for uncached aliases too.

@@ -89,6 +89,12 @@ pub const FLUSH_ALL: u64 = 1 << 32;
 /// TLB control: flush this guest's ASID; only where the processor has FlushByAsid.
 pub const FLUSH_THIS: u64 = 3 << 32;
 
+/// Nested control: nested paging is on (APM vol. 2, 15.25.3).
+pub const NESTED_PAGING: u64 = 1;
+/// Nested control: code of user pages of the nested tables faults at CPL below 3 (Guest Mode Execute
+/// Trap; where CPUID 8000_000Ah EDX bit 17 says so).
+pub const GMET: u64 = 1 << 3;
+
 /// Control-register intercepts: writes of CR4.
 pub const WRITES_CR4: u32 = 1 << (16 + 4);
 
@@ -125,7 +131,7 @@ pub struct Control {
     pub exit_info_2: u64,
     /// The event whose delivery the exit interrupted.
     pub exit_interrupt_info: u64,
-    /// Bit 0: nested paging.
+    /// [`NESTED_PAGING`] and [`GMET`].
     pub nested_control: u64,
     reserved_098: [u8; 0x10],
     /// The event to inject at the next VMRUN.

@@ -6,7 +6,7 @@ use policy::frame::View;
 use super::{Load, Noted, Registers, SystemCall, Vcpu};
 use crate::hardware::Features;
 use crate::machine::Machine;
-use crate::svm::vmcb::{FLUSH_ALL, FLUSH_THIS, Intercepts, Vmcb};
+use crate::svm::vmcb::{FLUSH_ALL, FLUSH_THIS, GMET, Intercepts, NESTED_PAGING, Vmcb};
 
 const ASID_KERNEL: u64 = 1;
 const ASID_USER: u64 = 2;
@@ -49,10 +49,12 @@ impl Vcpu {
         let init = if init_is_redirected { Intercepts::empty() } else { Intercepts::INIT };
         let always = Self::ALWAYS | init;
         let low = |intercepts: Intercepts| intercepts.bits() << 32 | SECURITY_EXCEPTION;
-        let user = match machine.options.entry_guard {
-            EntryGuard::Events => low(always | Self::USER_EVENTS) | ALL_EXCEPTIONS,
+        let user = match machine.guard {
             EntryGuard::Npf => low(always),
+            _ => low(always | Self::USER_EVENTS) | ALL_EXCEPTIONS,
         };
+        // The user view of a processor with GMET is for audit alone: nothing is kept from executing.
+        let kernel = if machine.guard == EntryGuard::Gmet { GMET } else { 0 };
         let flush = if features.flush_by_asid { FLUSH_THIS } else { FLUSH_ALL };
         let loads = [
             Load {
@@ -75,6 +77,7 @@ impl Vcpu {
             exits: 0,
             view: View::Kernel,
             loads,
+            nested_controls: [NESTED_PAGING | kernel, NESTED_PAGING],
             hidden_efer: 0,
             hidden_gdt_limit: 0,
             hidden_ldtr: None,
@@ -94,7 +97,6 @@ impl Vcpu {
         control.intercepts_high = (Self::ALWAYS.union(Self::USER_EVENTS).bits() >> 32) as u32;
         control.iopm_base = machine.port_map;
         control.msrpm_base = machine.msr_map;
-        control.nested_control = 1;
         vcpu.load_plain(View::Kernel);
         vcpu
     }

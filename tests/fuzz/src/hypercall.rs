@@ -84,7 +84,7 @@ type Machine = (Nested<'static, Tables>, &'static [AtomicU8]);
 
 /// Built once: the tables take longer than all else.
 fn machine() -> Machine {
-    let geometry = Geometry::new(FRAMES as u64 * PAGE_SIZE, 36, true);
+    let geometry = Geometry::new(FRAMES as u64 * PAGE_SIZE, 36, true, false);
     let classes: Vec<_> =
         (0..geometry.frames()).map(|f| AtomicU8::new(at_first(f) as u8)).collect();
     let classes: &'static [AtomicU8] = classes.leak();

@@ -228,7 +228,7 @@ pub struct Policy<'a> {
 pub fn with_policy<R>(image: &Image, body: impl FnOnce(Policy<'_>) -> R) -> R {
     let bytes = image.list();
     let list = ApprovalList::parse(&bytes).expect("the model's approval list is well-formed");
-    let geometry = Geometry::new(64 << 20, 36, true);
+    let geometry = Geometry::new(64 << 20, 36, true, false);
     let pages = geometry.table_pages(32);
     let reserved = PhysicalRange::new(TABLES, pages * PAGE_SIZE).expect("a range");
     let class = |frame: u64| match frame {

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU8;
 
-use super::{ENTRIES, LARGE, Nested, TABLE, TableMemory, entry, leaf};
+use super::{ENTRIES, LARGE, Nested, TABLE, TableMemory, entry};
 use crate::address::PhysicalRange;
 use crate::frame::{FrameClass, View};
 use crate::{LARGE_PAGE_SIZE, PAGE_SIZE};
@@ -17,15 +17,22 @@ pub struct Geometry {
     covered: u64,
     address_bits: u32,
     giant_pages: bool,
+    pub(super) gmet: bool,
 }
 
 impl Geometry {
     /// For RAM up to `top_of_ram` (bytes) on a processor with `address_bits` of physical address
-    /// and perhaps 1 GiB pages (CPUID 8000_0008h EAX and 8000_0001h EDX bit 26).
-    pub fn new(top_of_ram: u64, address_bits: u32, giant_pages: bool) -> Self {
+    /// and perhaps 1 GiB pages (CPUID 8000_0008h EAX and 8000_0001h EDX bit 26), for tables of both
+    /// views or, with `gmet`, one for all.
+    pub fn new(top_of_ram: u64, address_bits: u32, giant_pages: bool, gmet: bool) -> Self {
         // Everything below 4 GiB is covered frame by frame: the guarded registers live there.
         let covered = top_of_ram.max(4 << 30).next_multiple_of(GIANT_PAGE_SIZE);
-        Self { covered, address_bits: address_bits.min(TRANSLATED_BITS), giant_pages }
+        Self { covered, address_bits: address_bits.min(TRANSLATED_BITS), giant_pages, gmet }
+    }
+
+    /// The views that have tables of their own.
+    pub(super) const fn tables(&self) -> &'static [View] {
+        if self.gmet { &[View::Kernel] } else { &View::ALL }
     }
 
     /// Frames in the frame table; the frames above it are devices.
@@ -47,7 +54,7 @@ impl Geometry {
         giants.max(self.giants())
     }
 
-    /// Pages that the tables of both views take if `split` regions may need 4 KiB entries.
+    /// Pages that the tables take if `split` regions may need 4 KiB entries.
     pub fn table_pages(&self, split: u64) -> u64 {
         let mixed_directories = self.giants().div_ceil(ENTRIES);
         let device_directories =
@@ -58,7 +65,11 @@ impl Geometry {
             .saturating_add(mixed_directories)
             .saturating_add(self.giants())
             .saturating_add(split);
-        per_view.saturating_mul(2).saturating_add(device_directories).saturating_add(device_tables)
+        let views = self.tables().len() as u64;
+        per_view
+            .saturating_mul(views)
+            .saturating_add(device_directories)
+            .saturating_add(device_tables)
     }
 }
 
@@ -73,6 +84,12 @@ impl Pages {
         let page = self.next;
         self.next = page.checked_add(PAGE_SIZE)?;
         (self.next <= self.end).then_some(page)
+    }
+
+    /// One for each view; with GMET the same.
+    fn take_for_views(&mut self, geometry: &Geometry) -> Option<[u64; 2]> {
+        let page = self.take()?;
+        Some([page, if geometry.gmet { page } else { self.take()? }])
     }
 }
 
@@ -91,7 +108,7 @@ impl<'a, M: TableMemory> Nested<'a, M> {
             return None;
         }
         let mut pages = Pages { next: tables.start(), end: tables.end() };
-        let roots = [pages.take()?, pages.take()?];
+        let roots = pages.take_for_views(&geometry)?;
         let mut nested = Self { memory, geometry, classes, leaves, tables: tables.start(), roots };
         for directory in 0..geometry.all_giants().div_ceil(ENTRIES) {
             nested.build_directory(directory, &mut pages)?;
@@ -105,11 +122,11 @@ impl<'a, M: TableMemory> Nested<'a, M> {
         let last = first.checked_add(ENTRIES)?.min(self.geometry.all_giants());
         // Views differ only below the top of what the frame table covers.
         let mixed = first < self.geometry.giants();
-        let pointers = [pages.take()?, 0];
-        let pointers = if mixed { [pointers[0], pages.take()?] } else { [pointers[0]; 2] };
+        let pointers =
+            if mixed { pages.take_for_views(&self.geometry)? } else { [pages.take()?; 2] };
         for giant in first..last {
             let entries = if giant < self.geometry.giants() {
-                let tables = [pages.take()?, pages.take()?];
+                let tables = pages.take_for_views(&self.geometry)?;
                 self.build_regions(giant, tables, pages)?;
                 tables.map(|table| table | TABLE)
             } else {
@@ -127,15 +144,15 @@ impl<'a, M: TableMemory> Nested<'a, M> {
 
     /// A gibibyte of nothing but devices, the same in both views.
     fn build_devices(&mut self, giant: u64, pages: &mut Pages) -> Option<u64> {
-        let start = giant.checked_mul(GIANT_PAGE_SIZE)?;
-        let access = FrameClass::Device.access(View::Kernel);
+        let first = giant.checked_mul(ENTRIES)?;
         if self.geometry.giant_pages {
-            return Some(leaf(start, access) | LARGE);
+            return Some(self.large_leaf(first, FrameClass::Device, View::Kernel));
         }
         let table = pages.take()?;
         for index in 0..ENTRIES {
-            let address = start.checked_add(index.checked_mul(LARGE_PAGE_SIZE)?)?;
-            self.memory.write(entry(table, index), leaf(address, access) | LARGE);
+            let region = first.checked_add(index)?;
+            let value = self.large_leaf(region, FrameClass::Device, View::Kernel);
+            self.memory.write(entry(table, index), value);
         }
         Some(table | TABLE)
     }
@@ -147,12 +164,11 @@ impl<'a, M: TableMemory> Nested<'a, M> {
             let frames = self.region_frames(region)?;
             let uniform = frames.clone().all(|frame| self.class(frame) == first);
             if !(uniform && first == FrameClass::Device) {
-                let page = pages.take()?;
-                pages.take()?;
+                let [page, _] = pages.take_for_views(&self.geometry)?;
                 let number = page.checked_sub(self.tables)? / PAGE_SIZE;
                 *self.leaves.get_mut(usize::try_from(region).ok()?)? = number.try_into().ok()?;
             }
-            for (view, table) in View::ALL.into_iter().zip(tables) {
+            for (&view, table) in self.geometry.tables().iter().zip(tables) {
                 let value = if uniform {
                     self.large_leaf(region, first, view)
                 } else {
@@ -165,7 +181,7 @@ impl<'a, M: TableMemory> Nested<'a, M> {
     }
 
     fn large_leaf(&self, region: u64, class: FrameClass, view: View) -> u64 {
-        let value = leaf(region.wrapping_mul(LARGE_PAGE_SIZE), class.access(view));
+        let value = self.leaf(region.wrapping_mul(ENTRIES), class, view);
         if value == 0 { 0 } else { value | LARGE }
     }
 }

@@ -32,30 +32,42 @@ impl<M> Nested<'_, M> {
     }
 }
 
-/// What a table walk from `root` finds for `gpa`, which it must map to itself.
-fn walk(entries: &HashMap<u64, u64>, root: u64, gpa: u64) -> Access {
+/// What a table walk from `root` finds for `gpa`, which it must map to itself; with GMET as the mode
+/// `gmet` finds it, without it as the guest in any mode, all of whose accesses are the user's.
+fn walk(entries: &HashMap<u64, u64>, root: u64, gpa: u64, gmet: Option<View>) -> Access {
     let read = |at| entries.get(&at).copied().unwrap_or(0);
     let (mut value, mut size) = (read(entry(root, gpa >> 39)), 1u64 << 39);
+    let mut user = value & USER != 0;
     for shift in [30, 21, 12] {
         if value & (PRESENT | LARGE) != PRESENT {
             break;
         }
         (value, size) = (read(entry(value, gpa >> shift)), 1 << shift);
+        user &= value & USER != 0;
     }
-    let present = value & PRESENT != 0;
+    let present = value & PRESENT != 0 && (user || gmet.is_some());
     assert!(!present || value & ADDRESS == gpa & !(size - 1), "{gpa:#x} is mapped by {value:#x}");
     Access {
         read: present,
         write: present && value & WRITABLE != 0,
-        execute: present && value & NO_EXECUTE == 0,
+        execute: present && value & NO_EXECUTE == 0 && !(user && gmet == Some(View::Kernel)),
     }
 }
 
 impl Nested<'_, Memory> {
     /// What a table walk finds for `gpa` in `view`.
     fn access(&self, gpa: Gpa, view: View) -> Access {
-        walk(&self.memory.entries, self.root(view), gpa.0)
+        let gmet = self.geometry.gmet.then_some(view);
+        walk(&self.memory.entries, self.root(view), gpa.0, gmet)
     }
+}
+
+/// What `view` may do with a class, where one table with GMET holds both: user mode executes approved
+/// code there.
+fn expected(geometry: Geometry, class: FrameClass, view: View) -> Access {
+    let kernel_code = geometry.gmet && class.access(View::Kernel).execute;
+    let access = class.access(view);
+    Access { execute: access.execute || kernel_code, ..access }
 }
 
 fn classes(geometry: Geometry, ram: &[(u64, u64)]) -> Vec<AtomicU8> {
@@ -83,7 +95,7 @@ fn assert_tables_say_what_the_classes_do(
 ) {
     for frame in frames {
         for view in View::ALL {
-            let expected = nested.class(frame).access(view);
+            let expected = expected(nested.geometry, nested.class(frame), view);
             assert_eq!(
                 nested.access(Gpa(frame * PAGE_SIZE), view),
                 expected,
@@ -97,8 +109,8 @@ const LOW: (u64, u64) = (0, 0xA_0000);
 
 #[test]
 fn a_small_machine_agrees_for_every_frame() {
-    for giant_pages in [false, true] {
-        let geometry = Geometry::new(64 << 20, 36, giant_pages);
+    for (giant_pages, gmet) in [(false, false), (false, true), (true, false), (true, true)] {
+        let geometry = Geometry::new(64 << 20, 36, giant_pages, gmet);
         let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
         let mut leaves = vec![0; geometry.regions() as usize];
         let nested = build(geometry, &classes, &mut leaves, 32).unwrap();
@@ -113,7 +125,7 @@ fn a_small_machine_agrees_for_every_frame() {
 #[test]
 fn sixty_four_gibibytes_fit_into_what_was_reserved() {
     let top = 65 << 30;
-    let geometry = Geometry::new(top, 48, true);
+    let geometry = Geometry::new(top, 48, true, false);
     let classes = classes(geometry, &[LOW, (1 << 20, 3 << 30), (4 << 30, top)]);
     let mut leaves = vec![0; geometry.regions() as usize];
     let split = (3 + 61) * 512;
@@ -125,15 +137,17 @@ fn sixty_four_gibibytes_fit_into_what_was_reserved() {
 
 #[test]
 fn too_small_a_reservation_is_told() {
-    let geometry = Geometry::new(64 << 20, 36, true);
-    let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
-    let mut leaves = vec![0; geometry.regions() as usize];
-    assert!(build(geometry, &classes, &mut leaves, 31).is_none());
+    for gmet in [false, true] {
+        let geometry = Geometry::new(64 << 20, 36, true, gmet);
+        let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
+        let mut leaves = vec![0; geometry.regions() as usize];
+        assert!(build(geometry, &classes, &mut leaves, 31).is_none());
+    }
 }
 
 #[test]
 fn devices_never_change() {
-    let geometry = Geometry::new(64 << 20, 36, true);
+    let geometry = Geometry::new(64 << 20, 36, true, false);
     let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
     let mut leaves = vec![0; geometry.regions() as usize];
     let mut nested = build(geometry, &classes, &mut leaves, 32).unwrap();
@@ -145,26 +159,28 @@ fn devices_never_change() {
 
 #[test]
 fn tightening_owes_a_flush_and_loosening_does_not() {
-    let geometry = Geometry::new(64 << 20, 36, true);
-    let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
-    let mut leaves = vec![0; geometry.regions() as usize];
-    let mut nested = build(geometry, &classes, &mut leaves, 32).unwrap();
-    let mut owed = |class| {
-        let mut flushed = false;
-        nested.set_class(0x1000, class).unwrap().discharge(|| flushed = true);
-        flushed
-    };
-    assert!(owed(FrameClass::Pending));
-    assert!(!owed(FrameClass::Approved));
-    assert!(owed(FrameClass::Pending));
-    assert!(!owed(FrameClass::Data));
+    for gmet in [false, true] {
+        let geometry = Geometry::new(64 << 20, 36, true, gmet);
+        let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
+        let mut leaves = vec![0; geometry.regions() as usize];
+        let mut nested = build(geometry, &classes, &mut leaves, 32).unwrap();
+        let mut owed = |class| {
+            let mut flushed = false;
+            nested.set_class(0x1000, class).unwrap().discharge(|| flushed = true);
+            flushed
+        };
+        assert!(owed(FrameClass::Pending));
+        assert!(!owed(FrameClass::Approved));
+        assert!(owed(FrameClass::Pending));
+        assert!(!owed(FrameClass::Data));
+    }
 }
 
 /// A machine of 8 MiB as a walker sees it: what each table page translates is known from a walk, so
 /// that a write can be followed to all frames that it reaches, and to no other.
 struct Watched {
-    /// Per table page: the view, its first frame, the frames of one entry.
-    pages: HashMap<u64, (View, u64, u64)>,
+    /// Per table page: the views, its first frame, the frames of one entry.
+    pages: HashMap<u64, (&'static [View], u64, u64)>,
     /// What the last write left, by view and frame.
     seen: [Vec<Access>; 2],
 }
@@ -174,12 +190,17 @@ const WATCHED: u64 = (8 << 20) / PAGE_SIZE;
 impl Watched {
     fn new(nested: &Nested<Memory>) -> Self {
         let mut pages = HashMap::new();
-        for view in View::ALL {
+        for &view in nested.geometry.tables() {
+            let of: &[View] = match view {
+                _ if nested.geometry.gmet => &View::ALL,
+                View::Kernel => &[View::Kernel],
+                View::User => &[View::User],
+            };
             let directory = nested.region_entry(0, view) & !0xFFF;
-            pages.insert(directory, (view, 0, ENTRIES));
+            pages.insert(directory, (of, 0, ENTRIES));
             for region in 0..WATCHED / ENTRIES {
                 let page = nested.leaf_page(region, view).unwrap();
-                pages.insert(page, (view, region * ENTRIES, 1));
+                pages.insert(page, (of, region * ENTRIES, 1));
             }
         }
         let all = |view| (0..WATCHED).map(|f| nested.access(Gpa(f * PAGE_SIZE), view)).collect();
@@ -187,10 +208,10 @@ impl Watched {
     }
 
     /// Frames whose translation the entry at `at` may decide.
-    fn reached(&self, at: u64) -> (View, core::ops::Range<u64>) {
-        let (view, first, frames) = self.pages[&(at & !0xFFF)];
+    fn reached(&self, at: u64) -> impl Iterator<Item = (View, u64)> + use<> {
+        let (views, first, frames) = self.pages[&(at & !0xFFF)];
         let start = first + (at & 0xFFF) / 8 * frames;
-        (view, start..start + frames)
+        views.iter().flat_map(move |&view| (start..start + frames).map(move |it| (view, it)))
     }
 }
 
@@ -202,7 +223,7 @@ const CLASSES: [FrameClass; 5] = [
     FrameClass::Hidden,
 ];
 
-/// 100,000 sequences of changes. After every single write each frame that it reaches has, in both
+/// 100,000 sequences of changes, half of them with GMET. After every single write each frame that it reaches has, in both
 /// views, its old or its new permission; afterwards every frame has what a naive map says. Once in a
 /// while the machine is built anew, so that large leaves are split again.
 #[test]
@@ -215,8 +236,9 @@ fn after_every_write_each_frame_has_its_old_or_its_new_permission() {
         random % below
     };
     let (mut writes, mut splits) = (0u64, 0u64);
-    for _ in 0..1000 {
-        let geometry = Geometry::new(WATCHED * PAGE_SIZE, 32, true);
+    for machine in 0..1000 {
+        let gmet = machine % 2 == 1;
+        let geometry = Geometry::new(WATCHED * PAGE_SIZE, 32, true, gmet);
         let classes = classes(geometry, &[LOW, (1 << 20, WATCHED * PAGE_SIZE)]);
         let mut leaves = vec![0; geometry.regions() as usize];
         let mut nested = build(geometry, &classes, &mut leaves, 4).unwrap();
@@ -229,15 +251,15 @@ fn after_every_write_each_frame_has_its_old_or_its_new_permission() {
                 nested.memory.history.clear();
                 nested.set_class(frame, class).unwrap().discharge(|| ());
                 let history = core::mem::take(&mut nested.memory.history);
-                splits += u64::from(history.len() > 2);
+                splits += u64::from(history.len() > ENTRIES as usize);
                 for (at, value) in history {
                     writes += 1;
                     shown.insert(at, value);
-                    let (view, frames) = watched.reached(at);
-                    for reached in frames {
-                        let seen = walk(&shown, nested.root(view), reached * PAGE_SIZE);
+                    for (view, reached) in watched.reached(at) {
+                        let root = nested.root(view);
+                        let seen = walk(&shown, root, reached * PAGE_SIZE, gmet.then_some(view));
                         let slot = &mut watched.seen[view as usize][reached as usize];
-                        let becomes = class.access(view);
+                        let becomes = expected(geometry, class, view);
                         assert!(
                             seen == *slot || reached == frame && seen == becomes,
                             "{reached:#x} {view:?}: {slot:?} became {seen:?}"

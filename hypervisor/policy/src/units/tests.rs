@@ -159,7 +159,7 @@ fn with_guest<R>(test: impl FnOnce(Guest<'_>) -> R) -> R {
     let bytes = list();
     let list = ApprovalList::parse(&bytes).unwrap();
     let log = Log::default();
-    let geometry = Geometry::new(32 << 20, 36, true);
+    let geometry = Geometry::new(32 << 20, 36, true, false);
     let classes: Vec<_> = (0..geometry.frames())
         .map(|frame| {
             AtomicU8::new(match frame {
