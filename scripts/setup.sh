@@ -16,6 +16,8 @@ SV_PACKAGES="gcc gcc-multilib libc6-dev make flex bison bc libelf-dev libssl-dev
  quilt rsync kmod linux-source-6.1 busybox-static grub-common grub-pc-bin grub-efi-amd64-bin xorriso
  mtools ovmf e2fsprogs lld ca-certificates"
 SV_OPTIONAL="bochs bochsbios vgabios"
+# What tests/emulator/build.sh needs beside them, where SV_EMULATOR is set.
+SV_BUILDS_QEMU="ninja-build pkg-config python3-venv libglib2.0-dev libpixman-1-dev zlib1g-dev"
 SV_RUST="rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web"
 
 sv_die() {
@@ -99,7 +101,7 @@ sv_install() {
 }
 
 sv_packages() {
-    sv_list=$(sv_missing "$SV_PACKAGES")
+    sv_list=$(sv_missing "$SV_PACKAGES ${SV_EMULATOR:+$SV_BUILDS_QEMU}")
     # shellcheck disable=SC2086
     if [ -n "$sv_list" ]; then
         sv_install "packages for the build" $sv_list ||

@@ -23,7 +23,7 @@ pub use unwatched::{
 };
 
 use crate::Result;
-use crate::qemu::{Boot, EXIT_DONE, Machine};
+use crate::qemu::{Boot, EXIT_DONE, INSTALLED, Machine};
 
 /// What is below the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +111,8 @@ pub struct Setup {
     pub approvals: PathBuf,
     /// Further options on SecVisor's command line.
     pub options: String,
+    /// The QEMU that runs it.
+    pub emulator: PathBuf,
     /// QEMU's processor model.
     pub cpu: String,
     /// A directory of this run's own.
@@ -120,15 +122,24 @@ pub struct Setup {
 impl Setup {
     /// The reference machine.
     pub fn new(guest: PathBuf, secvisor: PathBuf, approvals: PathBuf, directory: PathBuf) -> Self {
-        let (options, cpu) = (String::new(), "max".into());
-        Self { kind: Guest::Long, guest, secvisor, approvals, options, cpu, directory }
+        Self {
+            kind: Guest::Long,
+            guest,
+            secvisor,
+            approvals,
+            options: String::new(),
+            emulator: INSTALLED.into(),
+            cpu: "max".into(),
+            directory,
+        }
     }
 
     /// A machine whose guest has this command line.
     fn machine(&self, column: Column, line: &str) -> Result<Machine> {
         let iso = image::write(self, column, &format!("{line}{}", self.kind.words()))?;
         let memory = "256M".into();
-        Ok(Machine { cpu: self.cpu.clone(), memory, ..Machine::new(Boot::Iso(iso)) })
+        let (emulator, cpu) = (self.emulator.clone(), self.cpu.clone());
+        Ok(Machine { emulator, cpu, memory, ..Machine::new(Boot::Iso(iso)) })
     }
 
     fn place(&self, column: Column, what: &str) -> PathBuf {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::console::Console;
 
+/// The QEMU of this machine's packages.
+pub const INSTALLED: &str = "qemu-system-x86_64";
 /// Status with which QEMU ends when the guest writes 0x10 to the debug-exit port.
 pub const EXIT_DONE: i32 = 33;
 /// How long a monitor answer may take.
@@ -38,6 +40,8 @@ pub enum Boot {
 /// Description of a machine; what is not said is the reference machine's.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// The emulator: QEMU for x86_64, its path or its name.
+    pub emulator: PathBuf,
     /// What it starts from.
     pub boot: Boot,
     /// QEMU's name of the processor model with its flags.
@@ -62,6 +66,7 @@ impl Machine {
     /// The reference machine.
     pub fn new(boot: Boot) -> Self {
         Self {
+            emulator: INSTALLED.into(),
             boot,
             cpu: "max".into(),
             memory: "512M".into(),
@@ -76,7 +81,7 @@ impl Machine {
 
     /// The command that starts it, but for its serial ports and monitor.
     pub fn command(&self, directory: &Path) -> Result<Command> {
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = Command::new(&self.emulator);
         let accelerator = if self.kvm { "kvm" } else { "tcg" };
         command.args(["-machine", "q35,smm=off", "-accel", accelerator, "-cpu", &self.cpu]);
         command.args(["-m", &self.memory, "-smp", &self.cpus.to_string()]);
@@ -139,7 +144,8 @@ impl Machine {
         command.args(["-monitor", &format!("unix:{},server=on,wait=off", monitor.display())]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(std::fs::File::create(&errors)?);
-        let mut child = command.spawn().map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+        let mut child =
+            command.spawn().map_err(|error| format!("{}: {error}", self.emulator.display()))?;
         let output = child.stdout.take().ok_or("no output pipe")?;
         Ok(Running {
             input: child.stdin.take(),
@@ -331,9 +337,9 @@ fn read_prompt(stream: &mut UnixStream) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// QEMU's major version.
+/// The installed QEMU's major version.
 pub fn major_version() -> Result<u32> {
-    let output = Command::new("qemu-system-x86_64").arg("--version").output()?;
+    let output = Command::new(INSTALLED).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
     Ok(number.and_then(|digits| digits.parse().ok()).ok_or("qemu-system-x86_64 told no version")?)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use harness::Result;
@@ -212,6 +213,25 @@ pub fn approve(kernel: &Path, modules: Option<&Path>, audit: bool) -> Result<App
 pub fn attack_guest(target: &str) -> Result<Approved> {
     let guest = bare_metal("attack-guest", target)?;
     approve(&guest, Some(&guest.with_file_name("attack-modules")), false)
+}
+
+/// QEMU with Guest Mode Execute Trap, which a patch of this project adds to it.
+pub fn gmet_emulator() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build_gmet_emulator().map_err(|error| error.to_string()));
+    Ok(built.clone()?)
+}
+
+fn build_gmet_emulator() -> Result<PathBuf> {
+    let sources = root().join("tests/emulator");
+    let made = cache::entry("qemu-gmet", Key::default().path(&sources)?, |out| {
+        let mut build = Command::new(sources.join("build.sh"));
+        build.arg(out).arg(cache::directory());
+        let log = cache::directory().join("qemu-gmet.log");
+        step("building QEMU with GMET", &mut build, &log)?;
+        present(out, &["qemu-system-x86_64"])
+    })?;
+    Ok(made.join("qemu-system-x86_64"))
 }
 
 /// A root file system image (ext4) that holds what the initramfs holds, made without root.

@@ -16,6 +16,7 @@ mod stock;
 mod suite;
 mod trust;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,6 +34,8 @@ enum Task {
     Bench(bench::Options),
     /// Builds the hypervisor and prints its path.
     Build,
+    /// Builds QEMU with GMET, patched by this project, and prints its path.
+    Emulator,
     /// Prints the lines of code per part against their budgets.
     Lines,
     /// Prints what must be trusted: lines, unsafe code with its reasons, code by crate, dependencies.
@@ -41,6 +44,11 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Explores the model of the policy, then puts faults back one by one that it must find.
     Proof(proof::Options),
+}
+
+fn told(path: &Path) -> bool {
+    println!("{}", path.display());
+    true
 }
 
 fn main() -> ExitCode {
@@ -63,10 +71,8 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => suite::test(&options),
         Task::Bench(options) => bench::bench(&options),
-        Task::Build => artifacts::hypervisor().map(|path| {
-            println!("{}", path.display());
-            true
-        }),
+        Task::Build => artifacts::hypervisor().map(|path| told(&path)),
+        Task::Emulator => artifacts::gmet_emulator().map(|path| told(&path)),
         Task::Lines => lines::print(),
         Task::Trust => trust::print(),
         Task::Fuzz(options) => fuzz::run(&options),

@@ -28,6 +28,15 @@ pub enum Guard {
     Npf,
 }
 
+/// Which QEMU runs the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emulator {
+    /// The installed one.
+    Installed,
+    /// One with Guest Mode Execute Trap, which this project's patch adds; it is built if need be.
+    Gmet,
+}
+
 /// What follows a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Violation {
@@ -57,6 +66,9 @@ pub struct Options {
     /// The guest's memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
     pub memory: String,
+    /// Which QEMU runs it
+    #[arg(long, value_enum, default_value = "installed")]
+    pub emulator: Emulator,
     /// QEMU's name of the processor model
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
@@ -117,6 +129,7 @@ impl Options {
             guard: None,
             violation: None,
             memory: "512M".into(),
+            emulator: Emulator::Installed,
             cpu: None,
             arch: Arch::X86_64,
             append: String::new(),
@@ -202,6 +215,9 @@ impl Options {
         machine.memory.clone_from(&self.memory);
         machine.uefi = self.uefi;
         machine.disk = disk;
+        if self.emulator == Emulator::Gmet {
+            machine.emulator = artifacts::gmet_emulator()?;
+        }
         machine.cpu = self.cpu.clone().unwrap_or(machine.cpu);
         Ok(machine)
     }
@@ -224,11 +240,14 @@ pub fn run_directory() -> Result<PathBuf> {
 
 /// KVM where this host is AMD with nested SVM, TCG elsewhere; says which.
 pub fn choose_engine(options: &Options, machine: &mut Machine) -> Result<()> {
-    machine.kvm = kvm_with_svm();
+    let patched = options.emulator == Emulator::Gmet;
+    machine.kvm = kvm_with_svm() && !patched;
     if machine.kvm && options.cpu.is_none() {
         machine.cpu = "host".into();
     }
-    let engine = if machine.kvm {
+    let engine = if patched {
+        "TCG of a QEMU that this project patched: it has GMET".to_owned()
+    } else if machine.kvm {
         "KVM (this host has nested SVM)".to_owned()
     } else {
         format!("TCG of QEMU {} (this host has no nested SVM to use)", major_version()?)
@@ -288,7 +307,7 @@ fn on_terminal(machine: &Machine, directory: &Path) -> Result<bool> {
         .args(["-serial", "mon:stdio", "-serial", &format!("file:{}", log.display())])
         .stdin(Stdio::inherit())
         .status()
-        .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
+        .map_err(|error| format!("{}: {error}", machine.emulator.display()))?;
     Ok(ended_well(status.code().unwrap_or(-1)))
 }
 

@@ -1,0 +1,13 @@
+# The devices of the machines that the tests and scripts/run start; Q35 selects what it cannot be without.
+CONFIG_Q35=y
+CONFIG_HPET=y
+CONFIG_VMPORT=y
+CONFIG_ISA_DEBUG=y
+CONFIG_VGA_PCI=y
+CONFIG_AMD_IOMMU=y
+CONFIG_EDU=y
+CONFIG_E1000_PCI=y
+CONFIG_VIRTIO_PCI=y
+CONFIG_VIRTIO_BLK=y
+CONFIG_USB_XHCI_PCI=y
+CONFIG_USB_STORAGE_CLASSIC=y
