@@ -10,7 +10,7 @@ use policy::hypercall::{Operation, UNIT_BYTES, Unit, UnitKind};
 use crate::image::{ANYTHING, BASES, CELLS, INIT_BASE, Image, KERNEL_BASE, MODULE, Value, cells};
 use crate::property::Property;
 use crate::state::{Flight, Grant, State, Use};
-use crate::tables::{FRAMES, Kept, Outcome, Policy, Touch, access, index};
+use crate::tables::{FRAMES, Kept, Outcome, Policy, Touch, index};
 
 /// A call that the guest can make: what RBX says, and the descriptor.
 #[derive(Clone, Debug)]
@@ -202,7 +202,7 @@ fn write_table(
     value: u64,
     classes: [u8; FRAMES],
 ) -> Result<State, Property> {
-    let (view, frame) = policy.entry_at(at).ok_or(Property::Entries)?;
+    let (frame, views) = policy.entry_at(at).ok_or(Property::Entries)?;
     let [old, new] = [state.kept.classes, classes].map(|it| FrameClass::from_byte(it[frame]));
     let loosens = View::ALL.into_iter().any(|view| old.access(view).tightens(new.access(view)));
     if loosens && (0..FRAMES).any(|frame| state.is_stale(frame)) {
@@ -213,12 +213,12 @@ fn write_table(
     {
         return Err(Property::Release);
     }
-    let executable = access(value, frame).is_some_and(|it| it.execute);
-    let was_executable = state.allowed(view)[frame].allow(Use::Fetch);
+    let executable = |state: &State| state.allowed(View::Kernel)[frame].allow(Use::Fetch);
+    let was_executable = executable(&state);
     let kept = Rc::make_mut(&mut state.kept);
     kept.classes = classes;
-    kept.leaves[view as usize][frame] = value;
-    if view == View::Kernel && executable && !was_executable {
+    views.for_each(|view| kept.leaves[view as usize][frame] = value);
+    if executable(&state) && !was_executable {
         if call.operation != Operation::Approve || call.page(image, &state, frame).is_none() {
             return Err(Property::Granted);
         }

@@ -8,7 +8,7 @@ use policy::frame::View;
 
 use crate::property::Property;
 use crate::state::{State, Use};
-use crate::tables::HIDDEN;
+use crate::tables::{FRAMES, HIDDEN};
 
 /// How user mode comes to CPL 0, with whatever entry pointer: where it leads is the next fetch's frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,15 +48,15 @@ impl State {
     fn deliver(&mut self, processor: usize) {
         let processor = &mut self.processors[processor];
         processor.user = false;
-        processor.stale_user_asid = true;
+        processor.stale_user_asid = !self.kept.gmet;
     }
 
-    /// An event in user mode. With the `events` guard none is delivered in the user view; with `npf`
-    /// the processor does as it likes.
+    /// An event in user mode. With the `events` guard none is delivered in the user view; with `npf` and
+    /// with GMET the processor does as it likes, and nothing exits.
     pub fn enter(&self, processor: usize, entry: Entry, guard: EntryGuard) -> Self {
         let mut next = self.clone();
         match (guard, entry) {
-            (EntryGuard::Npf, _) => {}
+            (EntryGuard::Npf | EntryGuard::Gmet, _) => {}
             (_, Entry::Interrupt | Entry::Exception | Entry::SystemCall | Entry::Gate) => {
                 next.enter_kernel_view(processor);
             }
@@ -109,6 +109,18 @@ impl State {
         judge(&fault, guard)
     }
 
+    /// With GMET no fetch that faults loads a view, not even one that faults by a stale translation: all
+    /// are judged, whatever the tables allow.
+    pub fn no_fault_loads_a_view(&self) -> Result<(), Property> {
+        for (at, processor) in self.processors.iter().enumerate() {
+            let verdict = |frame| self.verdict(at, Use::Fetch, frame, EntryGuard::Gmet);
+            if (0..FRAMES).any(|frame| matches!(verdict(frame), Verdict::Load(_))) {
+                return Err(if processor.user { Property::NoExit } else { Property::KernelView });
+            }
+        }
+        Ok(())
+    }
+
     /// A nested page fault. Mirrors `nested_page_fault`, `refuse` and what `slow` does after them
     /// (`exits/mod.rs`, `exits/violation.rs`); the mode switches of `fast.rs` are the same two.
     pub fn fault(&self, processor: usize, what: Use, frame: usize, guard: EntryGuard) -> Outcome {
@@ -126,7 +138,7 @@ impl State {
                 next.deliver(processor);
             }
         }
-        if guard == EntryGuard::Events && !next.processors[processor].user {
+        if guard != EntryGuard::Npf && !next.processors[processor].user {
             next.enter_kernel_view(processor);
         }
         Ok(next)
@@ -141,9 +153,8 @@ impl State {
         frame: usize,
         guard: EntryGuard,
     ) -> impl Iterator<Item = (bool, Outcome)> {
-        let it = &self.processors[processor];
-        let view = it.view();
-        let performed = it.cached[view as usize][frame].allow(what);
+        let view = self.view_of(processor);
+        let performed = self.processors[processor].cached[view as usize][frame].allow(what);
         let faults = !self.allowed(view)[frame].allow(what);
         let performed = performed.then(|| (true, self.retire(processor, what, frame)));
         let faulted = faults.then(|| (false, self.fault(processor, what, frame, guard)));

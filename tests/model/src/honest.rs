@@ -80,7 +80,8 @@ impl<'a> Honest<'a> {
         Self { policy, image, guard }
     }
 
-    /// An access that nothing may be wrong with: what comes of it, and whether it was performed.
+    /// An access that nothing may be wrong with: what comes of it, and whether it was performed, as with
+    /// GMET it is at once.
     fn uses(
         &self,
         state: &State,
@@ -91,7 +92,11 @@ impl<'a> Honest<'a> {
         match state.verdict(processor, what, frame, self.guard) {
             Verdict::Violation(_) | Verdict::Guarded => vec![(false, Err(Property::Honest))],
             Verdict::Load(_) | Verdict::Retry => {
-                state.access(processor, what, frame, self.guard).collect()
+                let outcomes = state.access(processor, what, frame, self.guard);
+                let native = |performed| performed || self.guard != EntryGuard::Gmet;
+                let judged =
+                    |it: (bool, _)| if native(it.0) { it } else { (it.0, Err(Property::NoExit)) };
+                outcomes.map(judged).collect()
             }
         }
     }

@@ -21,8 +21,10 @@ pub enum Property {
     Release,
     /// A refused call leaves all frames as they were.
     Refused,
-    /// CPL < 3 never runs in the user view.
+    /// CPL < 3 never runs in the user view, and with GMET no fault there would load it.
     KernelView,
+    /// With GMET an honest guest switches modes without an exit, and user mode gets no view of its own.
+    NoExit,
     /// What the guest's kernel flushed is not used in the user view.
     GuestFlush,
     /// The tables change in the entries of frames only, and these lead to their own frames.
@@ -33,7 +35,7 @@ pub enum Property {
 
 impl Property {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::KernelFetch,
         Self::NoWrite,
         Self::Hidden,
@@ -42,6 +44,7 @@ impl Property {
         Self::Release,
         Self::Refused,
         Self::KernelView,
+        Self::NoExit,
         Self::GuestFlush,
         Self::Entries,
         Self::Honest,
@@ -58,6 +61,7 @@ impl Property {
             Self::Release => "release-frees-own-frames-only",
             Self::Refused => "refused-leaves-no-trace",
             Self::KernelView => "kernel-mode-has-the-kernel-view",
+            Self::NoExit => "mode-switches-take-no-exit",
             Self::GuestFlush => "guest-flushes-reach-the-user-view",
             Self::Entries => "tables-change-in-own-entries-only",
             Self::Honest => "honest-guest-is-never-stopped",

@@ -7,7 +7,7 @@ use policy::frame::{Access, FrameClass, View};
 
 use crate::image::{ANYTHING, CELLS, INIT_BASE, Image, Value};
 use crate::property::Property;
-use crate::tables::{FRAMES, HIDDEN, INIT, KERNEL, Kept, access};
+use crate::tables::{FRAMES, HIDDEN, INIT, KERNEL, Kept};
 
 /// Processors. The shipped hypervisor gives its guest the first alone: the second is **not shipped**.
 pub const PROCESSORS: usize = 2;
@@ -60,7 +60,8 @@ pub struct Processor {
     /// It has been told to flush both its ASIDs, and has not done it.
     pub owes_flush: bool,
     /// What its TLB may hold of each view: not one translation, but every one that a walk could
-    /// have found since the last flush, for whatever address the guest maps to the frame.
+    /// have found since the last flush, for whatever address the guest maps to the frame. With GMET
+    /// there is one ASID, whose translations keep U and NX: what these give to each mode.
     pub cached: [Map; 2],
     /// The user view's ASID may hold what the guest's kernel has flushed from its own.
     pub stale_user_asid: bool,
@@ -146,7 +147,7 @@ impl State {
             user_view: false,
             owes_flush: false,
             cached: Default::default(),
-            stale_user_asid: true,
+            stale_user_asid: !kept.gmet,
         };
         let only_kernel = std::array::from_fn(|frame| matches!(frame, KERNEL | INIT));
         let init = Grant { base: INIT_BASE, frames: 1 << INIT };
@@ -174,10 +175,17 @@ impl State {
         FrameClass::from_byte(self.kept.classes[frame])
     }
 
-    /// What the tables of a view allow; nothing where an entry leads to another frame.
+    /// What the tables of a view allow, or with GMET to its mode; nothing where an entry leads to another
+    /// frame.
     pub fn allowed(&self, view: View) -> Map {
-        let entries = &self.kept.leaves[view as usize];
-        std::array::from_fn(|frame| access(entries[frame], frame).unwrap_or(Access::NONE).into())
+        let access = |frame| self.kept.access(view, frame).unwrap_or(Access::NONE).into();
+        std::array::from_fn(access)
+    }
+
+    /// The view that a processor goes by: the one that is loaded, or with GMET its mode's.
+    pub fn view_of(&self, processor: usize) -> View {
+        let it = &self.processors[processor];
+        if self.kept.gmet && it.user { View::User } else { it.view() }
     }
 
     fn allowed_to_devices(&self) -> Map {
@@ -256,15 +264,14 @@ impl State {
         self.verified[frame] = false;
     }
 
-    /// What must hold in every state. With the `npf` guard events are delivered in the user view.
+    /// What must hold in every state. With the `npf` guard events are delivered in the user view; with
+    /// GMET nothing loads it.
     pub fn check(&self, guard: EntryGuard) -> Result<(), Property> {
         for frame in 0..FRAMES {
             if self.relied_upon[frame] && self.reach(frame).allow(Use::Write) {
                 return Err(Property::NoWrite);
             }
-            let leads_elsewhere =
-                |view: View| access(self.kept.leaves[view as usize][frame], frame).is_none();
-            if View::ALL.into_iter().any(leads_elsewhere) {
+            if View::ALL.into_iter().any(|view| self.kept.access(view, frame).is_none()) {
                 return Err(Property::Entries);
             }
         }
@@ -272,9 +279,10 @@ impl State {
             return Err(Property::Hidden);
         }
         let astray = |it: &Processor| !it.user && it.user_view;
-        if guard == EntryGuard::Events && self.processors.iter().any(astray) {
-            return Err(Property::KernelView);
+        match guard {
+            EntryGuard::Events if self.processors.iter().any(astray) => Err(Property::KernelView),
+            EntryGuard::Gmet => self.no_fault_loads_a_view(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

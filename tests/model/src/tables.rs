@@ -26,7 +26,7 @@ pub const FRAMES: usize = 6;
 pub const KERNEL: usize = 0;
 /// The kernel's init code.
 pub const INIT: usize = HIDDEN - 1;
-/// A frame of SecVisor: the root of the kernel view's tables.
+/// A frame of SecVisor: the root of the kernel view's tables, or of the only ones.
 pub const HIDDEN: usize = FRAMES - 1;
 /// Slots for units in the list: the kernel's code and init code, a page each, and the module's core and
 /// init code.
@@ -35,6 +35,12 @@ const SLOTS: usize = 2 + 2;
 /// Where the nested tables lie, in the same 2 MiB as all frames of the model.
 const TABLES: u64 = KERNEL_CODE + 0x10_0000;
 const FIRST: u64 = KERNEL_CODE / PAGE_SIZE;
+/// Entries of nested tables (APM vol. 2, 5.4.1 and 15.25).
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// Number of a frame of the model.
 pub fn number(index: usize) -> u64 {
@@ -89,13 +95,35 @@ pub enum Touch {
 pub struct Kept {
     /// Classes of the frames.
     pub classes: [u8; FRAMES],
-    /// Entries of the frames in both views.
+    /// Entries of the frames in both views; with GMET the same.
     pub leaves: [[u64; FRAMES]; 2],
+    /// What the levels above let through: set where all of them say so, NX where none does.
+    above: [u64; 2],
+    /// One table holds both views, and the processor tells the modes apart.
+    pub gmet: bool,
     slots: [Slot; SLOTS],
     frames: Vec<u32>,
 }
 
 impl Kept {
+    /// What the tables let the guest do with a frame in a view, or with GMET in a mode, if they lead to
+    /// the frame itself. Without GMET all that a guest does counts as the user's.
+    pub fn access(&self, view: View, frame: usize) -> Option<Access> {
+        let leaf = self.leaves[view as usize][frame];
+        let flags = (leaf ^ NO_EXECUTE) & self.above[view as usize];
+        let user = flags & USER != 0;
+        if flags & PRESENT == 0 || !(user || self.gmet) {
+            return Some(Access::NONE);
+        }
+        let traps = self.gmet && user && view == View::Kernel;
+        let own = leaf & ADDRESS == number(frame) * PAGE_SIZE;
+        own.then_some(Access {
+            read: true,
+            write: flags & WRITABLE != 0,
+            execute: flags & NO_EXECUTE != 0 && !traps,
+        })
+    }
+
     /// What a refused call leaves of frame numbers in the room of a unit that is not approved counts for
     /// nothing: the worst that could be left there is the kernel's frame.
     pub fn forget(&mut self, image: &Image, unit: UnitNumber) {
@@ -218,17 +246,17 @@ pub struct Policy<'a> {
     shared: &'a Shared<'a>,
     nested: Nested<'a, Tables<'a>>,
     list: ApprovalList<'a>,
-    /// Where the entries of the frames lie.
+    /// Where the entries of the frames lie, in each view; with GMET in the same place.
     entries: [[u64; FRAMES]; 2],
     /// How it all begins.
     pub launched: Kept,
 }
 
-/// Runs `body` with the policy after a launch.
-pub fn with_policy<R>(image: &Image, body: impl FnOnce(Policy<'_>) -> R) -> R {
+/// Runs `body` with the policy after a launch, on a processor with or without GMET.
+pub fn with_policy<R>(image: &Image, gmet: bool, body: impl FnOnce(Policy<'_>) -> R) -> R {
     let bytes = image.list();
     let list = ApprovalList::parse(&bytes).expect("the model's approval list is well-formed");
-    let geometry = Geometry::new(64 << 20, 36, true, false);
+    let geometry = Geometry::new(64 << 20, 36, true, gmet);
     let pages = geometry.table_pages(32);
     let reserved = PhysicalRange::new(TABLES, pages * PAGE_SIZE).expect("a range");
     let class = |frame: u64| match frame {
@@ -252,13 +280,21 @@ pub fn with_policy<R>(image: &Image, body: impl FnOnce(Policy<'_>) -> R) -> R {
     let mut policy = Policy {
         shared: &shared,
         entries: [[0; FRAMES]; 2],
-        launched: Kept { classes: classes_in(&classes), leaves: [[0; FRAMES]; 2], slots, frames },
+        launched: Kept {
+            classes: classes_in(&classes),
+            leaves: [[0; FRAMES]; 2],
+            above: [0; 2],
+            gmet,
+            slots,
+            frames,
+        },
         nested,
         list,
     };
     for view in View::ALL {
         for frame in 0..FRAMES {
-            let at = policy.find_entry(view, number(frame));
+            let (at, above) = policy.find_entry(view, number(frame));
+            policy.launched.above[view as usize] = above;
             policy.entries[view as usize][frame] = at;
             policy.launched.leaves[view as usize][frame] = policy.word(at);
         }
@@ -272,21 +308,23 @@ impl Policy<'_> {
         self.shared.words.borrow()[((at - TABLES) / 8) as usize]
     }
 
-    /// Where a walk of the processor finds the entry of a frame.
-    fn find_entry(&self, view: View, frame: u64) -> u64 {
-        let mut table = self.nested.root(view);
+    /// Where a walk of the processor finds the entry of a frame, and what the levels above let through:
+    /// the same for all frames of the model.
+    fn find_entry(&self, view: View, frame: u64) -> (u64, u64) {
+        let (mut table, mut above) = (self.nested.root(view), u64::MAX);
         for shift in [27, 18, 9] {
-            table = self.word(table + (frame >> shift & 511) * 8) & 0x000F_FFFF_FFFF_F000;
+            let entry = self.word(table + (frame >> shift & 511) * 8);
+            (table, above) = (entry & ADDRESS, above & (entry ^ NO_EXECUTE));
         }
-        table + (frame & 511) * 8
+        (table + (frame & 511) * 8, above)
     }
 
-    /// The view and the frame whose entry lies at this address.
-    pub fn entry_at(&self, at: u64) -> Option<(View, usize)> {
-        View::ALL.into_iter().find_map(|view| {
-            let entries = &self.entries[view as usize];
-            entries.iter().position(|&it| it == at).map(|frame| (view, frame))
-        })
+    /// The frame whose entry lies at this address, and the views that it is part of.
+    pub fn entry_at(&self, at: u64) -> Option<(usize, impl Iterator<Item = View>)> {
+        let frame = (0..FRAMES).find(|&it| self.entries.iter().any(|view| view[it] == at))?;
+        let views = View::ALL.into_iter();
+        let entries = &self.entries;
+        Some((frame, views.filter(move |&view| entries[view as usize][frame] == at)))
     }
 
     /// Runs a call from `kept` on, with what it was answered so far, to its next access.
@@ -308,6 +346,7 @@ impl Policy<'_> {
             }
         }
         let (mut slots, mut frames) = (kept.slots, kept.frames.clone());
+        let (above, gmet) = (kept.above, kept.gmet);
         let mut units = Units::resume(self.list, &mut slots, &mut frames);
         let (nested, mut guest) = (&mut self.nested, Guest(self.shared));
         let successful = match operation {
@@ -319,15 +358,6 @@ impl Policy<'_> {
         }
         let leaves = self.entries.map(|view| view.map(|at| self.word(at)));
         let classes = classes_in(self.shared.classes);
-        Outcome::Done(successful, Kept { classes, leaves, slots, frames })
+        Outcome::Done(successful, Kept { classes, leaves, above, gmet, slots, frames })
     }
-}
-
-/// What an entry of the nested tables lets the guest do, if it leads to its own frame.
-pub fn access(entry: u64, frame: usize) -> Option<Access> {
-    if entry & 1 == 0 {
-        return Some(Access::NONE);
-    }
-    let own = entry & 0x000F_FFFF_FFFF_F000 == number(frame) * PAGE_SIZE;
-    own.then_some(Access { read: true, write: entry & 2 != 0, execute: entry >> 63 == 0 })
 }
