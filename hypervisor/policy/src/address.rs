@@ -35,3 +35,20 @@ impl fmt::LowerHex for Gva {
         fmt::LowerHex::fmt(&self.0, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_address_is_its_number_and_lies_in_one_frame(number: u64) {
+            let frame = Gpa(number).frame();
+            prop_assert!(frame * PAGE_SIZE <= number && number - frame * PAGE_SIZE < PAGE_SIZE);
+            let shown = format!("{number:x} {number:#x}");
+            prop_assert_eq!(format!("{:x} {:#x}", Gpa(number), Gpa(number)), shown.as_str());
+            prop_assert_eq!(format!("{:x} {:#x}", Gva(number), Gva(number)), shown.as_str());
+        }
+    }
+}

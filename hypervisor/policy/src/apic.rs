@@ -134,11 +134,39 @@ mod tests {
 
     #[test]
     fn no_redirection_entry_raises_init_or_smi() {
-        for index in (0x10..=0xFE).step_by(2) {
-            assert!(!io_write_allowed(index, 5 << 8) && !io_write_allowed(index, 2 << 8));
-            assert!(io_write_allowed(index, 0x1_0030) && io_write_allowed(index + 1, 5 << 8));
+        for index in 0..=0xFF {
+            for mode in 0..8 {
+                let entry = index >= 0x10 && index % 2 == 0;
+                let allowed = !entry || [0, 1, 4, 7].contains(&mode);
+                assert_eq!(
+                    io_write_allowed(index, 0x1_0030 | mode << 8),
+                    allowed,
+                    "{index:#x} {mode}"
+                );
+            }
         }
-        assert!(io_write_allowed(0, 5 << 8));
+    }
+
+    /// Local vectors, and what takes any value (the extended ones have ranges).
+    const VECTORS: [u64; 7] = [0x2F0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370];
+    const PLAIN: [u64; 12] =
+        [0x20, 0x30, 0x80, 0xB0, 0xD0, 0xE0, 0xF0, 0x280, 0x310, 0x380, 0x3E0, 0x3F0];
+
+    #[test]
+    fn every_register_takes_its_delivery_modes_and_no_other() {
+        for offset in 0..0x1000 {
+            for mode in 0..8 {
+                let allowed = match offset {
+                    0x300 => [0, 1, 4].contains(&mode),
+                    0x500..0x540 => [0, 4, 7].contains(&mode),
+                    0x400..=0x4F0 => true,
+                    _ if VECTORS.contains(&offset) => [0, 4, 7].contains(&mode),
+                    _ => PLAIN.contains(&offset),
+                };
+                let value = 0x1_4030 | mode << 8;
+                assert_eq!(local_write_allowed(offset, value), allowed, "{offset:#x} {mode}");
+            }
+        }
     }
 
     #[test]
@@ -149,7 +177,7 @@ mod tests {
             assert!(hpet_write_allowed(base + 8, u32::MAX));
             assert!(!hpet_write_allowed(base + 0x10, 0) && !hpet_write_allowed(base + 0x14, 0));
         }
-        assert!(hpet_write_allowed(0x10, 3));
+        assert!((0..0x100).all(|offset| hpet_write_allowed(offset, u32::MAX)));
     }
 
     #[test]
@@ -162,14 +190,23 @@ mod tests {
 
     #[test]
     fn the_local_apic_stays_where_it_is() {
-        let here = 0xFEE0_0900;
-        assert!(base_write_allowed(here, here));
-        assert!(base_write_allowed(here, here | 1 << 10));
-        assert!(base_write_allowed(here, here & !(1 << 11)));
-        assert!(!base_write_allowed(here, here + 0x1000));
-        assert!(!base_write_allowed(here, here & !(1 << 8)));
-        assert!(!base_write_allowed(here | 1 << 10, here), "x2APIC to xAPIC goes by way of off");
-        assert!(!base_write_allowed(here & !(1 << 11), here | 1 << 10));
-        assert!(!base_write_allowed(here, here & !(1 << 11) | 1 << 10));
+        // Disabled, a mode that there is not, xAPIC, x2APIC: bits 10 and 11.
+        let modes = [0, 1 << 10, 2 << 10, 3 << 10];
+        let here = 0xFEE0_0100;
+        let allowed = [
+            [true, false, true, false],
+            [false, false, false, false],
+            [true, false, true, true],
+            [true, false, false, true],
+        ];
+        for (old, row) in modes.into_iter().zip(allowed) {
+            for (new, allowed) in modes.into_iter().zip(row) {
+                let (old, new) = (here | old, here | new);
+                assert_eq!(base_write_allowed(old, new), allowed, "{old:#x} {new:#x}");
+                for bit in (0..64).filter(|bit| ![10, 11].contains(bit)) {
+                    assert!(!base_write_allowed(old, new ^ 1 << bit), "{old:#x} {new:#x} {bit}");
+                }
+            }
+        }
     }
 }

@@ -28,3 +28,17 @@ impl FlushDuty {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_either_change_owes_is_flushed_once() {
+        for (one, other) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut flushes = 0;
+            FlushDuty::new(one).and(FlushDuty::new(other)).discharge(|| flushes += 1);
+            assert_eq!(flushes, i32::from(one || other), "{one} {other}");
+        }
+    }
+}

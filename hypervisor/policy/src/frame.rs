@@ -159,10 +159,18 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_different_classes_is_judged_for_tightening() {
-        assert!(Access::R.tightens(Access::RW));
-        assert!(Access::RX.tightens(Access::RW));
-        assert!(!Access::RWX.tightens(Access::RX));
-        assert!(Access::NONE.tightens(Access::R));
+    fn whatever_is_taken_away_tightens() {
+        let all = || (0..8).map(|bits| [1, 2, 4].map(|bit| bits & bit != 0));
+        for (old, new) in all().flat_map(|old| all().map(move |new| (old, new))) {
+            let lost = (0..3).any(|at| old[at] && !new[at]);
+            let access = |[read, write, execute]: [bool; 3]| Access { read, write, execute };
+            assert_eq!(access(new).tightens(access(old)), lost, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn records_call_classes_by_name() {
+        let names = FrameClass::ALL.map(|class| class.to_string());
+        assert_eq!(names, ["data", "approved", "pending", "device", "guarded", "hidden"]);
     }
 }

@@ -169,6 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn operations_and_kinds_have_their_numbers() {
+        let operations = [(1, Operation::Approve), (2, Operation::Release)];
+        for rbx in [0, 1, 2, 3, 1 << 32 | 1] {
+            let operation = operations.iter().find(|it| it.0 == rbx).map(|it| it.1);
+            assert_eq!(Operation::from_rbx(rbx), operation.ok_or(Error::Invalid), "{rbx:#x}");
+        }
+        let (core, init) = ((0x1000, 0x2000), (0x5000, 0x1000));
+        for (number, kind, base) in [
+            (0, UnitKind::KernelInit, 0x5000),
+            (1, UnitKind::ModuleCore, 0x1000),
+            (2, UnitKind::ModuleInit, 0x5000),
+        ] {
+            let unit = Unit::parse(&descriptor(number, core, init)).unwrap();
+            assert_eq!((unit.kind, unit.region().base), (kind, base));
+        }
+    }
+
+    #[test]
     fn hostile_descriptors_do_not() {
         for (kind, core, init) in [
             (3, (0x1000, 0x1000), (0x1000, 0x1000)),

@@ -184,6 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn efer_takes_what_there_is_and_is_supported() {
+        // SCE, LME, LMA, NXE, FFXSR and TCE; LME and LMA are there wherever SVM is.
+        let (known, always) = ([0, 8, 10, 11, 14, 15], [8, 10]);
+        for bit in 0..64 {
+            let new = 1 << bit;
+            for old in [0x1000, 0x1400] {
+                let written = new & !0x400 | old & 0x400 | 0x1000;
+                let taken = |bits: &[i32]| bits.contains(&bit).then_some(written);
+                assert_eq!(efer_write(old, new, false, !0), taken(&known), "bit {bit}");
+                assert_eq!(efer_write(old, new, false, !new), taken(&always), "bit {bit}");
+            }
+            let paged = efer_write(0x1500, new | 0x100, true, !0);
+            assert_eq!(paged, known.contains(&bit).then_some(new & !0x400 | 0x1500), "bit {bit}");
+            assert_eq!(efer_write(0x1500, new & !0x100, true, !0), None, "bit {bit}");
+        }
+        assert_eq!(efer_write(0x1100, 0, false, !0), Some(0x1000));
+    }
+
+    #[test]
     fn canonical_addresses_are_told() {
         assert!(is_canonical(0x7FFF_FFFF_FFFF) && is_canonical(0xFFFF_8000_0000_0000));
         assert!(!is_canonical(0x8000_0000_0000) && !is_canonical(0x1000_0000_0000_0000));

@@ -93,6 +93,34 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_of_an_access_must_be_the_guests() {
+        let machine = machine();
+        // An ordinary function, two that are guarded, and one but for the routing of interrupts.
+        for (function, guarded, routes) in
+            [(0xFA, false, false), (0x00, true, false), (0xA3, true, false), (0xF8, true, true)]
+        {
+            for (low, (lane, size)) in (0..=0xFF_u32)
+                .flat_map(|low| (0..6).flat_map(move |it| [1, 2, 4].map(|size| (low, (it, size)))))
+            {
+                for (high, bus, extended) in
+                    [(0x8000_0000, 0, false), (0x8100_0000, 0, true), (0x8801_0000, 1, true)]
+                {
+                    let first = (low & !3) + u32::from(lane);
+                    let own = |byte: u32| {
+                        let free = byte < 0x40 || routes && (0x60..0x6C).contains(&byte);
+                        bus != 0 || !guarded || free && !extended
+                    };
+                    let inside = lane + u16::from(size) <= 4;
+                    let expected = inside && (first..first + u32::from(size)).all(own);
+                    let address = high | function << 8 | low;
+                    let allowed = machine.write_allowed(address, lane, size);
+                    assert_eq!(allowed, expected, "{address:#x} {lane} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn accesses_that_reach_further_are_refused() {
         assert!(!allowed(0x00, 0x3C, 2, 4) && !allowed(0xF8, 0x6C, 0, 1));
         assert!(!allowed(0xFA, 0xFC, 3, 2));

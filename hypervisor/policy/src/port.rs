@@ -173,6 +173,9 @@ mod tests {
             let read = Access { port, size, string: true, write: None };
             assert_eq!(ports.judge(&read), Verdict::Absent);
         }
+        for beside in [0x2F7, 0x300] {
+            assert_eq!(out(&mut ports, beside, 1, 0x41), Verdict::Pass(0x41), "{beside:#x}");
+        }
     }
 
     #[test]
@@ -200,7 +203,9 @@ mod tests {
     #[test]
     fn a20_stays_open() {
         let mut ports = ports();
+        assert_eq!(out(&mut ports.clone(), 0x60, 1, 0xD2), Verdict::Pass(0xD3));
         assert_eq!(out(&mut ports, 0x92, 1, 0), Verdict::Pass(2));
+        assert_eq!(out(&mut ports, 0x92, 1, 2), Verdict::Pass(2));
         assert_eq!(out(&mut ports, 0x60, 1, 0), Verdict::Pass(3), "left waiting by the firmware");
         assert_eq!(out(&mut ports, 0x64, 1, 0xD1), Verdict::Absent);
         assert_eq!(out(&mut ports, 0x60, 1, 0xDD), Verdict::Absent);

@@ -237,6 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn the_record_is_stable() {
+        let record = Violation { cpu: 2, cpl: 3, info: 9, ..sample() }.encode();
+        assert_eq!(record[..8], [1, 0, 3, 0, 2, 0, 0, 0]);
+        let words = [7, 0x7f_f000, 0xffff_8880_007f_f000, 0x123_4000, 9u64];
+        assert_eq!(record[8..48], words.map(u64::to_le_bytes).concat());
+        assert_eq!(record[48..60], *b"kernel/.text");
+        assert_eq!(record[60..124], [0; 64]);
+        let fnv = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619);
+        assert_eq!(record[124..], record[..124].iter().fold(2_166_136_261, fnv).to_be_bytes());
+    }
+
+    #[test]
+    fn slots_follow_one_another_around_the_ring() {
+        assert_eq!(RING_BYTES, 64 + 63 * 128);
+        for count in 1..200 {
+            assert_eq!(record_offset(count), 64 + (count as usize - 1) % 63 * 128, "{count}");
+        }
+    }
+
+    #[test]
     fn an_empty_slot_is_no_record() {
         assert_eq!(Violation::decode(&[0; RECORD_BYTES]), None);
     }

@@ -274,25 +274,27 @@ mod tests {
         ) {
             // Entries point at one another most of the time; some are absent, some are large.
             let mut junk = seed;
-            let entries = (0..PAGES * 512).map(|_| {
+            let entries: Vec<u64> = (0..PAGES * 512).map(|_| {
                 junk = junk.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
                 let kind = [1, 1, 1, 1, 1, 1, 0x81, 0][(junk >> 61) as usize];
-                let low = junk & 0x8000_0000_0000_0E00 | junk >> 32 & 0xF000 | kind;
-                (low | low << 32).to_le_bytes()
-            });
-            let bytes: Vec<u8> = entries.flatten().collect();
-            for paging in [
-                Paging::FourLevels,
-                Paging::ThreeLevels,
-                Paging::TwoLevels { large: true },
-                Paging::TwoLevels { large: false },
+                junk & 0x8000_0000_0000_0E00 | junk >> 32 & 0xF000 | kind
+            }).collect();
+            // Two of 4 bytes lie where one of 8 does.
+            let wide: Vec<u8> = entries.iter().flat_map(|it| it.to_le_bytes()).collect();
+            let narrow: Vec<u8> =
+                entries.iter().flat_map(|it| (it & 0xFFFF | it << 32).to_le_bytes()).collect();
+            for (paging, bytes) in [
+                (Paging::FourLevels, &wide),
+                (Paging::ThreeLevels, &wide),
+                (Paging::TwoLevels { large: true }, &narrow),
+                (Paging::TwoLevels { large: false }, &narrow),
             ] {
                 let read = |gpa: Gpa| {
                     let at = bytes.get(gpa.0 as usize..)?.first_chunk()?;
                     Some(u64::from_le_bytes(*at))
                 };
                 let found = paging.translate(cr3, Gva(gva), read).map(|gpa| gpa.0);
-                prop_assert_eq!(found, second_walker(paging, cr3, gva, &bytes), "{:?}", paging);
+                prop_assert_eq!(found, second_walker(paging, cr3, gva, bytes), "{:?}", paging);
             }
         }
 

@@ -121,4 +121,50 @@ mod tests {
             prop_assert_eq!(y.overlaps(x), shared);
         }
     }
+    /// Numbers on both sides of page borders, at both ends of what 64 bits hold.
+    fn borders() -> Vec<u64> {
+        let pages = [0, PAGE_SIZE, 2 * PAGE_SIZE, !0 << 13, !0 << 12];
+        let mut all: Vec<u64> = pages
+            .iter()
+            .flat_map(|page: &u64| [!0, 0, 1].map(|by| page.wrapping_add(by)))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn ranges() -> Vec<PhysicalRange> {
+        let pairs = borders().into_iter().flat_map(|a| borders().into_iter().map(move |b| (a, b)));
+        pairs.filter_map(|(start, end)| PhysicalRange::between(start, end)).collect()
+    }
+
+    #[test]
+    fn borders_count_as_in_wide_arithmetic() {
+        let page = u128::from(PAGE_SIZE);
+        let between = |start: u128, end: u128| {
+            PhysicalRange::between(start.try_into().ok()?, end.try_into().ok()?)
+        };
+        assert_eq!(ranges().len(), 15 * 14 / 2);
+        for range in ranges() {
+            let (start, end) = (range.start(), range.end());
+            assert_eq!(PhysicalRange::new(start, end - start), Some(range));
+            let (first, last) = (u128::from(start), u128::from(end));
+            let (down, up) = (|at: u128| at / page * page, |at: u128| at.div_ceil(page) * page);
+            assert_eq!(range.shrink_to_frames(), between(up(first), down(last)), "{range}");
+            assert_eq!(range.grow_to_frames(), between(down(first), up(last)), "{range}");
+            let frames = range.frames();
+            assert_eq!(u128::from(frames.start) * page, down(first), "{range}");
+            assert_eq!(u128::from(frames.end) * page, up(last), "{range}");
+            assert_eq!(range.is_page_aligned(), (start | end) % PAGE_SIZE == 0, "{range}");
+            assert_eq!(range.to_string(), format!("{start:#x}-{end:#x}"));
+            for byte in borders() {
+                assert_eq!(range.contains_address(byte), (start..end).contains(&byte), "{range}");
+            }
+            for other in ranges() {
+                let inside = start <= other.start && other.end - 1 < end;
+                assert_eq!(range.contains(other), inside, "{range} {other}");
+                let shared = start.max(other.start)..end.min(other.end);
+                assert_eq!(range.overlaps(other), !shared.is_empty(), "{range} {other}");
+            }
+        }
+    }
 }

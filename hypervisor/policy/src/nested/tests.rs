@@ -146,6 +146,78 @@ fn too_small_a_reservation_is_told() {
 }
 
 #[test]
+fn what_is_reserved_is_used_to_the_last_page() {
+    // Gigabytes of devices: by giant pages or by tables, in one directory or in two, with RAM above.
+    for (top, bits, giant_pages) in [(1, 36, true), (1, 36, false), (5, 33, false), (1, 40, true)] {
+        for gmet in [false, true] {
+            let geometry = Geometry::new(top << 30, bits, giant_pages, gmet);
+            assert_eq!(geometry.frames(), top.max(4) << 18);
+            assert_eq!(geometry.regions(), top.max(4) << 9);
+            let classes = classes(geometry, &[LOW, (1 << 20, 8 << 20)]);
+            let mut leaves = vec![0; geometry.regions() as usize];
+            let mut pages = |count| {
+                let tables = PhysicalRange::new(TABLES, count * PAGE_SIZE).unwrap();
+                let memory = Memory::default();
+                let built = Nested::build(memory, geometry, &classes, &mut leaves, tables);
+                built.map(|it| it.memory.entries.keys().max().copied().unwrap())
+            };
+            let (needed, told) = (geometry.table_pages(4), (top, bits, giant_pages, gmet));
+            let last = TABLES + (needed - 1) * PAGE_SIZE;
+            // Entries of 4 KiB are not written before they are needed.
+            assert!(
+                pages(needed).is_some_and(|it| it > TABLES && it < last + PAGE_SIZE),
+                "{told:?}"
+            );
+            assert!(pages(needed - 1).is_none(), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn entries_are_as_the_processor_reads_them() {
+    const NX: u64 = 1 << 63;
+    // Present 1, writable 2, user 4, accessed 20h, dirty 40h, large 80h: kernel view, user view, GMET.
+    let entries = [
+        (FrameClass::Data, [0x67 | NX, 0x67, 0x67]),
+        (FrameClass::Approved, [0x65, 0x65 | NX, 0x61]),
+        (FrameClass::Pending, [0x65 | NX; 3]),
+        (FrameClass::Device, [0x67 | NX; 3]),
+        (FrameClass::Guarded, [0x65 | NX; 3]),
+        (FrameClass::Hidden, [0; 3]),
+    ];
+    for gmet in [false, true] {
+        let geometry = Geometry::new(64 << 20, 36, true, gmet);
+        let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
+        let mut leaves = vec![0; geometry.regions() as usize];
+        let mut nested = build(geometry, &classes, &mut leaves, 32).unwrap();
+        let (frame, region) = (0x1234, 0x1234 / 512);
+        for &view in geometry.tables() {
+            let column = if gmet { 2 } else { view as usize };
+            let large = nested.memory.read(nested.region_entry(region, view));
+            assert_eq!(large, 0x120_0000 | 0x80 | entries[0].1[column], "{view:?}");
+        }
+        for (class, expected) in entries {
+            nested.set_class(frame, class).unwrap().discharge(|| ());
+            for &view in geometry.tables() {
+                let column = if gmet { 2 } else { view as usize };
+                let link = nested.memory.read(nested.region_entry(region, view));
+                let page = nested.leaf_page(region, view).unwrap();
+                assert_eq!(link, page | 0x67);
+                let address = if expected[column] == 0 { 0 } else { frame << 12 };
+                let leaf = nested.memory.read(page + frame % 512 * 8);
+                assert_eq!(leaf, address | expected[column], "{class} {view:?}");
+            }
+            assert_eq!(class_in(&classes, frame), class);
+            for other in FrameClass::ALL {
+                assert_eq!(is_class_in(&classes, frame, other), other == class, "{class} {other}");
+            }
+        }
+        assert_eq!(class_in(&classes, geometry.frames()), FrameClass::Device);
+        assert!(!is_class_in(&classes, geometry.frames(), FrameClass::Data));
+    }
+}
+
+#[test]
 fn devices_never_change() {
     let geometry = Geometry::new(64 << 20, 36, true, false);
     let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
