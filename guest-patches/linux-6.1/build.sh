@@ -6,7 +6,7 @@
 # bytes, wherever OUT_DIR is. With demo.config the module that nobody approves lies in
 # OUT_DIR/unapproved, for the approval list takes all of OUT_DIR/modules.
 # Environment: ARCH, x86_64 (the default) or i386; DEMO=no leaves demo.config out; JOBS=N (number of
-# CPUs); KEEP=yes keeps the build tree; CC (gcc).
+# CPUs); KEEP=yes keeps the build tree; CC (gcc); MORE, the path of one more fragment.
 set -eu
 
 start=$(date +%s)
@@ -85,6 +85,7 @@ kmake() {
 say "configuring"
 fragments="$here/config $here/config.$arch"
 [ "${DEMO:-yes}" = no ] || fragments="$fragments $here/demo.config"
+fragments="$fragments ${MORE:-}"
 kmake tinyconfig || die "tinyconfig failed; see $log"
 # shellcheck disable=SC2086
 (cd "$src" && exec scripts/kconfig/merge_config.sh -m -O "$out/obj" "$out/obj/.config" $fragments) \

@@ -26,6 +26,8 @@ const FATAL: [&str; 2] = ["secvisor: refused: ", "secvisor: panic: "];
 pub enum Boot {
     /// A bootable CD, by the firmware.
     Iso(PathBuf),
+    /// A disk on a USB stick, by the firmware; what the guest writes to it stays.
+    Stick(PathBuf),
     /// A kernel image that QEMU loads itself.
     Kernel {
         /// bzImage, or a multiboot ELF.
@@ -93,6 +95,11 @@ impl Machine {
         match &self.boot {
             Boot::Iso(path) => {
                 command.arg("-cdrom").arg(path);
+            }
+            Boot::Stick(path) => {
+                let drive = format!("if=none,id=stick,format=raw,file={}", path.display());
+                command.args(["-drive", &drive, "-device", "qemu-xhci,id=usb"]);
+                command.args(["-device", "usb-storage,drive=stick,bootindex=0"]);
             }
             Boot::Kernel { image, initrd, append } => {
                 command.arg("-kernel").arg(image).args(["-append", append]);

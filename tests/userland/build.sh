@@ -56,7 +56,8 @@ for name in evil lmbench modtool; do
 	compile "$name" "$here/$name.c"
 done
 compile hole "$here/hole.c" "$here"/hole-*.c
-install -m 755 "$here/modules" "$here/exit-qemu" "$root/bin/"
+install -m 755 "$here/modules" "$here/exit-qemu" "$here/selfcheck" "$here/../../scripts/check-machine" \
+	"$root/bin/"
 cp "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 install -m 755 "$here/init" "$root/init"

@@ -17,6 +17,9 @@ pub const TARGET_32: &str = "i586-unknown-linux-gnu";
 /// Free space that building the guest's kernel takes, in MiB.
 const KERNEL_SPACE: u64 = 4096;
 
+/// Configurations of a kernel beside the ordinary ones.
+const FURTHER: [&str; 1] = ["selfcheck"];
+
 /// Size of the root file system's image.
 const DISK_BYTES: u64 = 64 << 20;
 
@@ -103,7 +106,15 @@ pub fn tool() -> Result<PathBuf> {
 
 /// The guest of this checkout: kernel, initramfs and approval list.
 pub fn guest(arch: Arch) -> Result<Guest> {
-    let kernel = kernel(arch)?;
+    guest_of(arch, kernel(arch, None)?)
+}
+
+/// The guest of the self-check's image: the 64-bit one with drivers for real machines.
+pub fn selfcheck_guest() -> Result<Guest> {
+    guest_of(Arch::X86_64, kernel(Arch::X86_64, Some("selfcheck"))?)
+}
+
+fn guest_of(arch: Arch, kernel: PathBuf) -> Result<Guest> {
     let (vmlinux, modules) = (kernel.join("vmlinux"), kernel.join("modules"));
     Ok(Guest {
         approvals: approve(&vmlinux, Some(&modules), false)?.list,
@@ -114,7 +125,8 @@ pub fn guest(arch: Arch) -> Result<Guest> {
     })
 }
 
-fn kernel(arch: Arch) -> Result<PathBuf> {
+/// The kernel of this checkout, with one of the further configurations that lie beside its own.
+fn kernel(arch: Arch, more: Option<&str>) -> Result<PathBuf> {
     let patches = root().join("guest-patches");
     let series = patches.join("linux-6.1");
     let source = Path::new("/usr/src/linux-source-6.1.tar.xz");
@@ -129,18 +141,24 @@ fn kernel(arch: Arch) -> Result<PathBuf> {
     // What is said about them, or is for other architectures, changes nothing of the kernel.
     let is_of = |other: &Arch| *other == arch;
     let of_others = Arch::value_variants().iter().filter(|other| !is_of(other)).map(|it| it.name());
-    let left_out: Vec<_> = of_others.chain(["md"]).collect();
+    let of_more = FURTHER.into_iter().filter(|name| Some(*name) != more);
+    let left_out: Vec<_> = of_others.chain(of_more).chain(["md"]).collect();
     let counts =
         |file: &&PathBuf| file.extension().is_none_or(|end| !left_out.iter().any(|it| *it == end));
     for file in files.iter().filter(counts) {
         key = key.path(file)?.text(&file.file_name().unwrap_or_default().to_string_lossy());
     }
-    cache::entry(&arch.kind("linux-6.1"), key, |out| {
+    let kind = more.map_or_else(|| arch.kind("linux-6.1"), |more| format!("linux-6.1.{more}"));
+    cache::entry(&kind, key, |out| {
         room(KERNEL_SPACE)?;
         let mut build = Command::new(series.join("build.sh"));
         build.env("ARCH", arch.name()).arg(source).arg(out);
-        let log = cache::directory().join(arch.kind("linux-6.1") + ".log");
-        step(&format!("building the guest's Linux for {}", arch.name()), &mut build, &log)?;
+        if let Some(more) = more {
+            build.env("MORE", series.join(format!("config.{more}")));
+        }
+        let log = cache::directory().join(format!("{kind}.log"));
+        let what = more.unwrap_or(arch.name());
+        step(&format!("building the guest's Linux for {what}"), &mut build, &log)?;
         present(out, &["vmlinux", "bzImage", "System.map", "modules", "unapproved"])
     })
 }
@@ -149,7 +167,8 @@ fn kernel(arch: Arch) -> Result<PathBuf> {
 /// `unapproved` as the build of a guest's kernel leaves it.
 pub fn initramfs(arch: Arch, kernel: &Path) -> Result<PathBuf> {
     let userland = root().join("tests/userland");
-    let mut key = Key::default().path(&userland)?;
+    let check_machine = root().join("scripts/check-machine");
+    let mut key = Key::default().path(&userland)?.path(&check_machine)?;
     if arch == Arch::X86_64 {
         key = key.path(Path::new("/bin/busybox"))?;
     }

@@ -11,6 +11,7 @@ mod own;
 mod process;
 mod proof;
 mod run;
+mod selfcheck;
 mod shell;
 mod stock;
 mod suite;
@@ -32,6 +33,8 @@ enum Task {
     Test(suite::Options),
     /// Measures what SecVisor costs.
     Bench(bench::Options),
+    /// Makes an image for a USB stick that checks a real machine.
+    Selfcheck(selfcheck::Options),
     /// Builds the hypervisor and prints its path.
     Build,
     /// Builds QEMU with GMET, patched by this project, and prints its path.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => suite::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Selfcheck(options) => selfcheck::run(&options),
         Task::Build => artifacts::hypervisor().map(|path| told(&path)),
         Task::Emulator => artifacts::gmet_emulator().map(|path| told(&path)),
         Task::Lines => lines::print(),

@@ -12,6 +12,7 @@ mod matrix;
 mod modules;
 mod outside;
 mod own;
+mod selfcheck;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -235,6 +236,7 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(modules::tests());
     guests.extend(outside::tests());
     guests.extend(own::tests());
+    guests.extend(selfcheck::tests());
     guests.extend(bench::tests());
     if options.list {
         let all = host.iter().chain(&guests).filter(|test| wanted(test));
