@@ -97,7 +97,7 @@ pub fn write(secvisor: &Path, guest: &Guest, image: &Path) -> Result<()> {
     let id = format!("{}-{}", &number[..4], &number[4..]);
     fs::write(tree.join("boot/selfcheck.id"), &id)?;
     fs::write(tree.join("boot/grub/grub.cfg"), menu(&id, &version()))?;
-    fs::write(tree.join(SETTINGS), settings(0, 20, ""))?;
+    fs::write(tree.join(SETTINGS), settings(0, 20, "", ""))?;
     let grub = |platform: &str, more: &[&str], to: &Path| {
         let mut make = Command::new("grub-mkimage");
         make.args(["-O", platform, "-p", PREFIX, "-o"]).arg(to).args(MODULES).args(more);
@@ -158,12 +158,12 @@ fn boot_sector(code: &[u8]) -> Result<[u8; SECTOR as usize]> {
 }
 
 /// What GRUB reads of the owner: the entry that starts by itself, after how many seconds, and words for
-/// the kernel.
-pub fn settings(entry: usize, seconds: u32, kernel: &str) -> String {
+/// SecVisor and the kernel.
+pub fn settings(entry: usize, seconds: u32, secvisor: &str, kernel: &str) -> String {
     format!(
         "# Which entry starts by itself, after how many seconds, and more words for SecVisor\n\
          # (log=com1: its log on the first serial port) and for the kernel.\n\
-         set default={entry}\nset timeout={seconds}\nset secvisor=\"\"\nset kernel=\"{kernel}\"\n"
+         set default={entry}\nset timeout={seconds}\nset secvisor=\"{secvisor}\"\nset kernel=\"{kernel}\"\n"
     )
 }
 

@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("selfcheck/two-views", two_views),
         Test::new("selfcheck/gmet", gmet),
+        Test::new("selfcheck/fails-by-forged-entries", fails),
         // By the other firmware, so that both are seen.
         Test::new("selfcheck/control-by-uefi", control),
     ]
@@ -50,6 +51,7 @@ fn check(
     context: &Context,
     name: &str,
     entry: &str,
+    options: &str,
     change: impl FnOnce(&mut Machine, &Path) -> Result<()>,
 ) -> Result<Boots> {
     let image = once(&IMAGE, || {
@@ -62,7 +64,7 @@ fn check(
     fs::copy(image, &stick)?;
     let number = ENTRIES.iter().position(|(check, ..)| *check == entry).ok_or("no such entry")?;
     // Nobody presses a key; and Linux gives up when a busy host's timer is late.
-    let text = settings(number, 0, "sv.wait=no panic=-1 no_timer_check");
+    let text = settings(number, 0, options, "sv.wait=no panic=-1 no_timer_check");
     fs::write(directory.join(SETTINGS), text)?;
     let volume = selfcheck::volume(&stick);
     let mine = directory.join(SETTINGS).display().to_string();
@@ -135,13 +137,26 @@ fn all_ran(attacks: &[(&str, &str, u64)], wanted: &str) -> Result<()> {
 }
 
 fn two_views(context: &Context) -> Result<()> {
-    let boots = check(context, "selfcheck/two-views", "two", |_, _| Ok(()))?;
+    let boots = check(context, "selfcheck/two-views", "two", "", |_, _| Ok(()))?;
     passed(&boots, "2.00")
+}
+
+/// The paper's guard lets forged entries through, and the check must say so.
+fn fails(context: &Context) -> Result<()> {
+    let name = "selfcheck/fails-by-forged-entries";
+    let boots = check(context, name, "two", "entry-guard=npf", |_, _| Ok(()))?;
+    let attacks = attacks(&boots.report);
+    let succeeded = attacks.iter().filter(|attack| attack.1 == "succeeded");
+    let reasons: Vec<_> =
+        succeeded.map(|(name, ..)| format!("  {name} succeeded violations=0")).collect();
+    let verdict = format!("verdict: FAIL: reasons above: {}", reasons.len());
+    says(&boots, &[&verdict, "  idt-int succeeded violations=0"])?;
+    says(&boots, &reasons.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// On the emulator that this project patched: the entry that starts by itself takes GMET.
 fn gmet(context: &Context) -> Result<()> {
-    let boots = check(context, "selfcheck/gmet", "auto", |machine, _| {
+    let boots = check(context, "selfcheck/gmet", "auto", "", |machine, _| {
         machine.emulator = artifacts::gmet_emulator()?;
         Ok(())
     })?;
@@ -151,7 +166,7 @@ fn gmet(context: &Context) -> Result<()> {
 /// Without SecVisor every attack succeeds, and nothing but the stick is written to.
 fn control(context: &Context) -> Result<()> {
     let (mut other, mut before) = (PathBuf::new(), Vec::new());
-    let boots = check(context, "selfcheck/control-by-uefi", "none", |machine, directory| {
+    let boots = check(context, "selfcheck/control-by-uefi", "none", "", |machine, directory| {
         other = directory.join("other");
         fs::File::create(&other)?.set_len(4 << 20)?;
         let file = other.display().to_string();
