@@ -32,13 +32,15 @@ pub enum Column {
     Plain,
     /// SecVisor with `entry-guard=npf`.
     Npf,
-    /// SecVisor with `entry-guard=events`, the default.
+    /// SecVisor with `entry-guard=events`, the default without GMET.
     Events,
+    /// SecVisor as it launches by itself on an emulator with GMET.
+    Gmet,
 }
 
 impl Column {
     /// Every column.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Npf, Self::Events];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Npf, Self::Events, Self::Gmet];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -46,6 +48,26 @@ impl Column {
             Self::Plain => "plain",
             Self::Npf => "npf",
             Self::Events => "events",
+            Self::Gmet => "gmet",
+        }
+    }
+
+    /// What SecVisor's command line says for it: of GMET nothing, which it chooses by itself.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Plain | Self::Gmet => "",
+            Self::Npf => "entry-guard=npf",
+            Self::Events => "entry-guard=events",
+        }
+    }
+
+    /// What SecVisor's log says where it launched so.
+    pub const fn launched(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Npf => Some("secvisor: views=two entry-guard=npf "),
+            Self::Events => Some("secvisor: views=two entry-guard=events "),
+            Self::Gmet => Some("secvisor: views=gmet "),
         }
     }
 }
@@ -139,7 +161,8 @@ impl Setup {
         let iso = image::write(self, column, &format!("{line}{}", self.kind.words()))?;
         let memory = "256M".into();
         let (emulator, cpu) = (self.emulator.clone(), self.cpu.clone());
-        Ok(Machine { emulator, cpu, memory, ..Machine::new(Boot::Iso(iso)) })
+        let launched = column.launched();
+        Ok(Machine { emulator, cpu, memory, launched, ..Machine::new(Boot::Iso(iso)) })
     }
 
     fn place(&self, column: Column, what: &str) -> PathBuf {

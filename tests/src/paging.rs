@@ -126,6 +126,8 @@ pub struct Mapping {
     pub writable: bool,
     /// Whether all levels let execute.
     pub executable: bool,
+    /// Whether all levels are the user's.
+    pub user: bool,
 }
 
 /// All that tables of four levels map.
@@ -138,6 +140,7 @@ pub struct Map {
 }
 
 const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 
@@ -145,10 +148,27 @@ impl Map {
     /// Walks the tables at `root`, which lie in `ram` as all memory from address 0 on.
     pub fn walk(ram: &[u8], root: u64) -> Result<Self> {
         let mut map = Self::default();
-        let all =
-            Mapping { address: 0, physical: 0, bytes: 1 << 48, writable: true, executable: true };
+        let all = Mapping {
+            address: 0,
+            physical: 0,
+            bytes: 1 << 48,
+            writable: true,
+            executable: true,
+            user: true,
+        };
         map.add(ram, root, all)?;
         Ok(map)
+    }
+
+    /// What the kernel and what the user may execute of nested tables that a processor reads with
+    /// Guest Mode Execute Trap. That users may execute what the kernel may is left out: they gain
+    /// nothing by it.
+    pub fn by_mode(&self) -> [Self; 2] {
+        [false, true].map(|user| {
+            let mut map = self.clone();
+            map.leaves.iter_mut().for_each(|leaf| leaf.executable &= leaf.user == user);
+            map
+        })
     }
 
     /// Adds what the table at `table` maps of `above`.
@@ -166,6 +186,7 @@ impl Map {
                 bytes,
                 writable: above.writable && entry & WRITABLE != 0,
                 executable: above.executable && entry & NO_EXECUTE == 0,
+                user: above.user && entry & USER != 0,
             };
             if entry & 1 == 0 {
                 continue;
@@ -187,27 +208,35 @@ mod tests {
     fn a_leaf_allows_what_all_levels_allow() {
         let mut ram = vec![0; 0x6000];
         let mut put = |at: usize, entry: u64| ram[at..at + 8].copy_from_slice(&entry.to_le_bytes());
-        put(0x1000 + 8, 0x2003);
+        put(0x1000 + 8, 0x2007);
         put(0x2000, 0x4000_0087 | NO_EXECUTE);
-        put(0x2000 + 8, 0x3001);
-        put(0x3000 + 511 * 8, 0x4003);
+        put(0x2000 + 8, 0x3005);
+        put(0x3000 + 511 * 8, 0x4007);
         put(0x4000, 0x7003);
         put(0x4000 + 8, 0x8001 | NO_EXECUTE);
-        let leaf = |address, physical, bytes, writable, executable| Mapping {
+        put(0x4000 + 16, 0x9005);
+        let leaf = |address, physical, bytes, writable, executable, user| Mapping {
             address: (1u64 << 39) + address,
             physical,
             bytes,
             writable,
             executable,
+            user,
         };
         let map = Map::walk(&ram, 0x1000).expect("a map");
         assert_eq!(map.tables, [0x1000, 0x2000, 0x3000, 0x4000]);
         let wanted = [
-            leaf(0, 0x4000_0000, 1 << 30, true, false),
-            leaf(0x7fe0_0000, 0x7000, 0x1000, false, true),
-            leaf(0x7fe0_1000, 0x8000, 0x1000, false, false),
+            leaf(0, 0x4000_0000, 1 << 30, true, false, true),
+            leaf(0x7fe0_0000, 0x7000, 0x1000, false, true, false),
+            leaf(0x7fe0_1000, 0x8000, 0x1000, false, false, false),
+            leaf(0x7fe0_2000, 0x9000, 0x1000, false, true, true),
         ];
         assert_eq!(map.leaves, wanted);
+        let executed = map.by_mode().map(|map| {
+            let leaves = map.leaves.iter().filter(|leaf| leaf.executable);
+            leaves.map(|leaf| leaf.physical).collect::<Vec<_>>()
+        });
+        assert_eq!(executed, [[0x7000], [0x9000]]);
         ram[0x3ff8 + 2] = 1;
         assert!(Map::walk(&ram, 0x1000).is_err());
     }

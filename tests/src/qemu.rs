@@ -18,6 +18,8 @@ const MONITOR_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a waiting test looks whether SecVisor has ended.
 const LOOK: Duration = Duration::from_secs(1);
+/// How SecVisor's line begins that says what keeps kernel entries inside approved code.
+const CHOSEN: &str = "secvisor: views=";
 /// Words by which SecVisor tells its own end.
 const FATAL: [&str; 2] = ["secvisor: refused: ", "secvisor: panic: "];
 
@@ -62,6 +64,8 @@ pub struct Machine {
     pub icount: bool,
     /// More arguments.
     pub extra: Vec<String>,
+    /// What SecVisor's log must hold as soon as the guest says a word; `None` of a machine without it.
+    pub launched: Option<&'static str>,
 }
 
 impl Machine {
@@ -78,6 +82,7 @@ impl Machine {
             disk: None,
             icount: false,
             extra: Vec::new(),
+            launched: None,
         }
     }
 
@@ -161,6 +166,7 @@ impl Machine {
             log,
             errors,
             monitor,
+            launched: self.launched,
             deadline: Instant::now() + deadline,
         })
     }
@@ -175,6 +181,7 @@ pub struct Running {
     log: PathBuf,
     errors: PathBuf,
     monitor: PathBuf,
+    launched: Option<&'static str>,
     /// When waiting for it ends.
     pub deadline: Instant,
 }
@@ -193,9 +200,19 @@ impl Running {
                     return Err(self.explain(&error.to_string()));
                 }
                 Err(_) => (),
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.launched(),
             }
         }
+    }
+
+    /// Whether SecVisor launched as it was to.
+    fn launched(&self) -> Result<()> {
+        let log = self.log();
+        let Some(words) = self.launched.filter(|words| !log.contains(words)) else {
+            return Ok(());
+        };
+        let line = log.lines().find(|line| line.starts_with(CHOSEN)).unwrap_or("no such line");
+        Err(format!("SecVisor's log does not say {words:?} but: {line}").into())
     }
 
     /// Waits until SecVisor's log holds `needle`.
@@ -290,6 +307,7 @@ impl Running {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 self.console.finish(Instant::now() + Duration::from_secs(5));
+                self.launched()?;
                 return Ok(status.code().unwrap_or(-1));
             }
             if let Some(end) = fatal(&self.log()) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use harness::Result;
+use harness::attack::Column;
 use harness::iso::Menu;
 use harness::qemu::{Boot, EXIT_DONE, Machine, kvm_with_svm, major_version};
 
@@ -218,6 +219,9 @@ impl Options {
         machine.disk = disk;
         if self.emulator == Emulator::Gmet {
             machine.emulator = artifacts::gmet_emulator()?;
+            let any = self.cpu.as_deref().is_none_or(|cpu| cpu == "max");
+            let chosen = !self.plain && self.guard.is_none() && any;
+            machine.launched = Column::Gmet.launched().filter(|_| chosen);
         }
         machine.cpu = self.cpu.clone().unwrap_or(machine.cpu);
         Ok(machine)

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use clap::Args;
 use harness::Result;
+use harness::attack::Column;
 
 use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
 use crate::process::target_directory;
@@ -103,6 +104,16 @@ impl Test {
         body: impl Fn(&Context) -> Result<Outcome> + Send + Sync + 'static,
     ) -> Self {
         Self { name: name.into(), when: When::Ordinarily, body: Box::new(body) }
+    }
+
+    /// The same, on the emulator that this project patches: its name says so.
+    pub fn on_patched(self) -> Self {
+        Self { name: self.name + " (QEMU patched by this project)", ..self }
+    }
+
+    /// [`Test::on_patched`], where the column is that of the patched emulator.
+    pub fn on_emulator_of(self, column: Column) -> Self {
+        if column == Column::Gmet { self.on_patched() } else { self }
     }
 
     /// The same, run for the matrix of attacks as well.

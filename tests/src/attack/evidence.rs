@@ -150,7 +150,7 @@ impl<'a> Attempt<'a> {
             Trace::Call { then, .. } => {
                 record.kind == "hypercall" || record.kind == then && at_target
             }
-            Trace::Nothing | Trace::InNpf(_) => false,
+            Trace::Nothing | Trace::Delivered(_) => false,
         };
         fits && self.fits_rip(record)
     }

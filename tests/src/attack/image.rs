@@ -20,10 +20,10 @@ pub(super) fn write(setup: &Setup, column: Column, line: &str) -> Result<PathBuf
     } else {
         files.extend([(&setup.secvisor, "secvisor.elf"), (&setup.approvals, "approvals.bin")]);
         format!(
-            "multiboot2 /boot/secvisor.elf entry-guard={} {}\n\
+            "multiboot2 /boot/secvisor.elf {} {}\n\
              module2 /boot/attack-guest kernel {line}\n\
              module2 /boot/approvals.bin policy\n",
-            column.name(),
+            column.words(),
             setup.options
         )
     };

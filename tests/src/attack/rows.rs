@@ -162,9 +162,9 @@ pub enum Trace {
     Kind(&'static [&'static str]),
     /// None: SecVisor makes it a harmless access.
     Nothing,
-    /// With `entry-guard=npf` of one of these kinds, for the target's frame; with the default none,
-    /// since the processor does not get so far.
-    InNpf(&'static [&'static str]),
+    /// Of one of these kinds, for the target's frame, where the processor itself delivers events; with
+    /// `entry-guard=events` none, since it does not get so far.
+    Delivered(&'static [&'static str]),
     /// A hypercall gets this answer and this refusal in the log, with a record unless it is empty;
     /// then comes a record of this kind for the target's frame.
     Call {
@@ -259,8 +259,8 @@ impl Row {
     /// What SecVisor must say of it.
     pub(super) fn trace_in(&self, column: Column) -> Trace {
         match (self.trace, column) {
-            (Trace::InNpf(kinds), Column::Npf) => Trace::Frame(kinds),
-            (Trace::InNpf(_), _) => Trace::Nothing,
+            (Trace::Delivered(_), Column::Events) => Trace::Nothing,
+            (Trace::Delivered(kinds), _) => Trace::Frame(kinds),
             (trace, _) => trace,
         }
     }
@@ -272,7 +272,7 @@ impl Row {
             _ if self.not_promised.is_some() => Outcome::Succeeded,
             Column::Plain => Outcome::Succeeded,
             Column::Npf if self.passes_npf => Outcome::Succeeded,
-            Column::Npf | Column::Events => Outcome::Stopped,
+            Column::Npf | Column::Events | Column::Gmet => Outcome::Stopped,
         }
     }
 }

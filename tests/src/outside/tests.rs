@@ -5,7 +5,7 @@ use super::*;
 fn leaf(address: u64, physical: u64, flags: &str) -> Mapping {
     let [writable, executable] = ['w', 'x'].map(|flag| flags.contains(flag));
     let bytes = if flags.contains('l') { 0x20_0000 } else { PAGE };
-    Mapping { address, physical, bytes, writable, executable }
+    Mapping { address, physical, bytes, writable, executable, user: true }
 }
 
 fn map(leaves: &[Mapping]) -> Map {

@@ -1,11 +1,14 @@
 //! The freestanding guest: its attacks, its honest programs, its questions, on two emulators.
 
-use harness::attack::{self, Batch, Column, Guest, Row, Run, Setup, Verdict, rows_of};
+use std::path::PathBuf;
+
+use harness::attack::{self, Batch, Column, Figure, Guest, Row, Run, Setup, Verdict, rows_of};
+use harness::qemu::INSTALLED;
 use harness::{Result, bochs};
 
 use super::matrix::{Cell, Second};
 use super::{Context, Outcome, Test};
-use crate::artifacts::Arch;
+use crate::artifacts::{self, Arch};
 
 /// The QEMU version that the tests were made with.
 const REFERENCE: u32 = 10;
@@ -22,13 +25,18 @@ pub fn tests() -> Vec<Test> {
     }
     tests.push(honest(Guest::Long, Column::Npf));
     tests.push(honest(Guest::Long, Column::Events));
+    tests.push(honest(Guest::Long, Column::Gmet));
     protected_mode(&mut tests);
-    for (column, budget) in ROUND_TRIPS {
-        let test = format!("bench/round-trip-{}", column.name());
-        tests.push(Test::new(test.clone(), move |context| {
-            round_trip(&setup(context, &test, Guest::Long)?, column, budget)
-        }));
+    for (column, exits, budget) in ROUND_TRIPS {
+        let name = format!("bench/round-trip-{}", column.name());
+        let test = name.clone();
+        let body = move |context: &Context| {
+            let figures = attack::bench(&setup(context, &test, Guest::Long, column)?, column)?;
+            round_trip(&figures, exits, budget)
+        };
+        tests.push(Test::new(name, body).on_emulator_of(column));
     }
+    controls(&mut tests);
     for guest in [Guest::Long, Guest::Pae] {
         on_second_emulator(&mut tests, guest);
     }
@@ -46,9 +54,51 @@ fn protected_mode(tests: &mut Vec<Test>) {
         }
         tests.push(checked(guest, Column::Events));
         tests.push(honest(guest, Column::Events));
+        tests.push(honest(guest, Column::Gmet));
     }
     tests.push(checked(Guest::Pae, Column::Plain));
+    tests.push(checked(Guest::Pae, Column::Gmet));
     tests.push(honest(Guest::Pae, Column::Npf));
+}
+
+/// That the tests of GMET can fail, and what it is that stops attacks there.
+fn controls(tests: &mut Vec<Test>) {
+    for (what, cpu) in [("installed-emulator", "max"), ("processor-without", "max,-gmet")] {
+        let name = format!("attack/gmet-control-{what}");
+        let test = name.clone();
+        let column = if cpu == "max" { Column::Events } else { Column::Gmet };
+        let body = move |context: &Context| {
+            let setup = setup(context, &test, Guest::Long, column)?;
+            not_by_gmet(&Setup { cpu: cpu.into(), ..setup })
+        };
+        tests.push(Test::new(name, body).on_emulator_of(column));
+    }
+    // The patched emulator by itself stops nothing: neither without SecVisor nor with the other guard.
+    for column in [Column::Plain, Column::Npf] {
+        let name = format!("attack/gmet-control-{}", column.name());
+        let test = name.clone();
+        let body = move |context: &Context| {
+            let setup = setup(context, &test, Guest::Long, Column::Gmet)?;
+            counted(attack::unwatched(&setup, column)?)
+        };
+        tests.push(Test::with_outcome(name, body).on_patched());
+    }
+}
+
+/// Where there is no GMET, SecVisor takes two views, and every row of the column fails for that.
+fn not_by_gmet(setup: &Setup) -> Result<()> {
+    let rows: Vec<_> = rows_of(setup.kind).filter(|row| row.batch == Batch::Ordinary).collect();
+    let verdicts = attack::judge(setup, Column::Gmet, &rows)?;
+    let wanted = Column::Events.launched().unwrap_or_default();
+    let fails = |verdict: &&Verdict| match &verdict.outcome {
+        attack::Outcome::Failed(why) => why.contains(wanted),
+        _ => false,
+    };
+    match verdicts.iter().find(|verdict| !fails(verdict)) {
+        Some(verdict) => Err(format!("{}: {:?}", verdict.row.name, verdict.outcome).into()),
+        None if verdicts.is_empty() => Err("no row was judged".into()),
+        None => Ok(()),
+    }
 }
 
 /// Whether a batch is watched for the matrix only. What becomes of modules does not depend on the
@@ -56,7 +106,11 @@ fn protected_mode(tests: &mut Vec<Test>) {
 fn is_left_to_the_matrix(guest: Guest, batch: Batch, column: Column) -> bool {
     match guest {
         Guest::Long => batch == Batch::Modules && column == Column::Npf,
-        _ => column != Column::Events && (batch != Batch::Alone || column == Column::Npf),
+        _ => match column {
+            Column::Plain => batch != Batch::Alone,
+            Column::Npf => true,
+            Column::Events | Column::Gmet => false,
+        },
     }
 }
 
@@ -65,9 +119,10 @@ fn watched(guest: Guest, batch: Batch, column: Column) -> Test {
     let name = format!("attack/{}{}-{}", guest.prefix(), batch.name(), column.name());
     let test = Test::with_outcome(name.clone(), move |context| {
         let rows: Vec<_> = rows_of(guest).filter(|row| row.batch == batch).collect();
-        let verdicts = attack::judge(&setup(context, &name, guest)?, column, &rows);
+        let verdicts = attack::judge(&setup(context, &name, guest, column)?, column, &rows);
         judged(context, guest.name(), column, &rows, verdicts)
     });
+    let test = test.on_emulator_of(column);
     match is_left_to_the_matrix(guest, batch, column) {
         true => test.only_in_matrix(),
         false => test.in_matrix(),
@@ -78,8 +133,9 @@ fn watched(guest: Guest, batch: Batch, column: Column) -> Test {
 fn unwatched(guest: Guest, column: Column) -> Test {
     let name = format!("attack/{}unwatched-{}", guest.prefix(), column.name());
     Test::with_outcome(name.clone(), move |context| {
-        counted(attack::unwatched(&setup(context, &name, guest)?, column)?)
+        counted(attack::unwatched(&setup(context, &name, guest, column)?, column)?)
     })
+    .on_emulator_of(column)
 }
 
 fn counted(run: Run) -> Result<Outcome> {
@@ -96,11 +152,12 @@ fn checked(guest: Guest, column: Column) -> Test {
         if let Some(why) = old_emulator()? {
             return Ok(Outcome::Skipped(why));
         }
-        match attack::checks(&setup(context, &name, guest)?, column)?.as_slice() {
+        match attack::checks(&setup(context, &name, guest, column)?, column)?.as_slice() {
             [] => Ok(Outcome::Passed),
             wrong => Err(wrong.join("; ").into()),
         }
     })
+    .on_emulator_of(column)
 }
 
 /// What honest programs see, with and without SecVisor.
@@ -110,14 +167,15 @@ fn honest(guest: Guest, column: Column) -> Test {
         if let Some(why) = old_emulator()? {
             return Ok(Outcome::Skipped(why));
         }
-        let setup = setup(context, &name, guest)?;
+        let setup = setup(context, &name, guest, column)?;
         // Without intercepted exceptions the #GP that SVM's instructions raise in user mode stays
         // one, where a processor without SVM raises #UD.
-        let left_out: &[&str] = if column == Column::Npf { &["svm"] } else { &[] };
+        let left_out: &[&str] = if column == Column::Events { &[] } else { &["svm"] };
         let seen = |column| attack::honest(&setup, column, left_out);
         same(&seen(Column::Plain)?, &seen(column)?)?;
         Ok(Outcome::Passed)
     })
+    .on_emulator_of(column)
 }
 
 fn on_second_emulator(tests: &mut Vec<Test>, guest: Guest) {
@@ -152,12 +210,12 @@ fn on_second_emulator(tests: &mut Vec<Test>, guest: Guest) {
     tests.push(attacks.in_matrix());
 }
 
-/// Instructions that a system call may take there and back, user code included.
-const ROUND_TRIPS: [(Column, f64); 2] = [(Column::Events, 350.0), (Column::Npf, 180.0)];
+/// Exits of a system call there and back, and instructions that it may take, user code included.
+const ROUND_TRIPS: [(Column, u64, f64); 3] =
+    [(Column::Events, 2, 350.0), (Column::Npf, 2, 180.0), (Column::Gmet, 0, 35.0)];
 
-/// A null system call takes two exits, and no more instructions than its budget.
-fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
-    let figures = attack::bench(setup, column)?;
+/// A null system call takes these exits, and no more instructions than its budget.
+fn round_trip(figures: &[Figure], exits_each: u64, budget: f64) -> Result<()> {
     let find = |name: &str| figures.iter().find(|figure| figure.name == name);
     let (Some(empty), Some(call)) = (find("empty"), find("syscall")) else {
         return Err("the guest told nothing of system calls".into());
@@ -165,7 +223,7 @@ fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
     // Going to user mode and back once is no part of the loop.
     let exits = call.exits.saturating_sub(empty.exits);
     let instructions = call.instructions_per_round();
-    if exits != 2 * call.iterations || instructions > budget {
+    if exits != exits_each * call.iterations || instructions > budget {
         return Err(format!(
             "{exits} exits in {} rounds of {instructions} instructions, allowed {budget}",
             call.iterations
@@ -175,13 +233,19 @@ fn round_trip(setup: &Setup, column: Column, budget: f64) -> Result<()> {
     Ok(())
 }
 
-/// The files of a test with a guest.
-pub fn setup(context: &Context, name: &str, kind: Guest) -> Result<Setup> {
+/// The files of a test with a guest in a column.
+pub fn setup(context: &Context, name: &str, kind: Guest, column: Column) -> Result<Setup> {
     let arch = if kind == Guest::Long { Arch::X86_64 } else { Arch::I386 };
     let guest = context.attack_guest(arch)?.clone();
     let secvisor = context.hypervisor()?.clone();
     let setup = Setup::new(guest.vmlinux, secvisor, guest.list, context.directory(name)?);
-    Ok(Setup { kind, ..setup })
+    let emulator = emulator_of(column)?;
+    Ok(Setup { kind, emulator, ..setup })
+}
+
+/// The emulator that a column is run on.
+pub(super) fn emulator_of(column: Column) -> Result<PathBuf> {
+    if column == Column::Gmet { artifacts::gmet_emulator() } else { Ok(INSTALLED.into()) }
 }
 
 /// Why a test that needs every intercept cannot be run, if it cannot.
@@ -246,7 +310,7 @@ fn on_bochs(
     if !bochs::available() {
         return Ok(Outcome::Skipped("Bochs is not installed".into()));
     }
-    let mut setup = setup(context, name, guest)?;
+    let mut setup = setup(context, name, guest, Column::Events)?;
     let copy = setup.directory.join("secvisor.elf");
     bochs::without_framebuffer(&setup.secvisor, &copy)?;
     setup.secvisor = copy;

@@ -7,8 +7,9 @@ use harness::Result;
 use harness::qemu::Running;
 use harness::record::Record;
 
+use super::linux::{On, passed};
 use super::{Context, Outcome, Test};
-use crate::artifacts::{self, Guest};
+use crate::artifacts::{self, Arch, Guest};
 use crate::run::{Options, SHELL, Violation};
 use crate::stock::{self, Stock};
 
@@ -35,16 +36,20 @@ const GROUPS: [(&str, &str); 6] = [
 
 /// All of them.
 pub fn tests() -> Vec<Test> {
-    vec![Test::with_outcome("linux/audit-stock-kernel", |context| match stock::stock()? {
-        Ok(stock) => audit(context, &stock).map(|()| Outcome::Passed),
-        Err(why) => Ok(Outcome::Skipped(why)),
-    })]
+    let long = On::ALL.into_iter().filter(|on| on.arch == Arch::X86_64);
+    let test = |on: On| {
+        on.test("audit-stock-kernel", |context, on| match stock::stock()? {
+            Ok(stock) => passed(audit(context, on, &stock)),
+            Err(why) => Ok(Outcome::Skipped(why)),
+        })
+    };
+    long.map(test).collect()
 }
 
 /// Boots the stock kernel, with SecVisor in audit or without, and works at its shell.
-fn work(context: &Context, stock: &Stock, name: &str, plain: bool) -> Result<Running> {
-    let directory = context.directory(&format!("linux/audit-stock-{name}"))?;
-    let mut options = Options { plain, ..Options::for_tests() };
+fn work(context: &Context, on: On, stock: &Stock, name: &str, plain: bool) -> Result<Running> {
+    let directory = context.directory(&on.name(&format!("audit-stock-{name}")))?;
+    let mut options = Options { plain, ..on.options() };
     let mut guest = Guest {
         vmlinux: stock.vmlinuz.clone(),
         bzimage: Some(stock.vmlinuz.clone()),
@@ -72,9 +77,9 @@ fn results(running: &Running) -> Vec<String> {
     lines.filter(|line| PRINTED.iter().any(|w| line.starts_with(w))).map(str::to_owned).collect()
 }
 
-fn audit(context: &Context, stock: &Stock) -> Result<()> {
-    let plain = results(&work(context, stock, "plain", true)?);
-    let running = work(context, stock, "audit", false)?;
+fn audit(context: &Context, on: On, stock: &Stock) -> Result<()> {
+    let plain = results(&work(context, on, stock, "plain", true)?);
+    let running = work(context, on, stock, "audit", false)?;
     let audited = results(&running);
     for word in PRINTED {
         if !plain.iter().any(|line| line.starts_with(word)) {
@@ -98,12 +103,12 @@ fn audit(context: &Context, stock: &Stock) -> Result<()> {
     if let Some(record) = records.iter().find(|record| !record.line.ends_with(MARK)) {
         return Err(format!("does not end with{MARK}: {}", record.line).into());
     }
-    judge(&summary(context, stock, &log)?, records.len() as u64)
+    judge(&summary(context, on, stock, &log)?, records.len() as u64)
 }
 
 /// What the host tool makes of the log.
-fn summary(context: &Context, stock: &Stock, log: &str) -> Result<String> {
-    let path = context.directory("linux/audit-stock-log")?.join("log");
+fn summary(context: &Context, on: On, stock: &Stock, log: &str) -> Result<String> {
+    let path = context.directory(&on.name("audit-stock-log"))?.join("log");
     std::fs::write(&path, log)?;
     let mut tool = Command::new(artifacts::tool()?);
     let output = tool.arg("audit").arg(&path).arg("--kernel").arg(&stock.vmlinuz).output()?;

@@ -10,6 +10,7 @@ use harness::iso::Menu;
 use harness::qemu::{Boot, Machine, Running};
 use harness::record::refusal;
 
+use super::attack::emulator_of;
 use super::matrix::Cell;
 use super::{Context, Test};
 use crate::artifacts::{Approved, Arch};
@@ -50,12 +51,13 @@ impl Case {
 }
 
 /// What the owner does wrong, or the processor lacks: nothing that an adversary gains by.
-const MISTAKES: [Case; 5] = [
+const MISTAKES: [Case; 6] = [
     Case::on("no-svm", "qemu64,-svm", &["svm"]),
     Case::on("no-npt", "qemu64,+svm,-npt", &["nested"]),
     Case::refused("no-kernel", changes::no_kernel, &["kernel"]),
     Case::refused("kernel-is-no-elf", changes::no_elf, &["elf"]),
     Case::refused("unknown-option", changes::option, &["bogus"]),
+    Case::refused("no-gmet", changes::gmet, &["views=gmet", "has no gmet"]),
 ];
 
 /// What an adversary would change. Their control is the same kernel without SecVisor, which runs.
@@ -119,6 +121,7 @@ fn attack(case: &'static Case, column: Column) -> Test {
         context.tell(vec![Cell { id, group: Group::Boot.name(), column, outcome, note }]);
         verdict
     })
+    .on_emulator_of(column)
 }
 
 /// The outcome, and whether it is the one that it must be.
@@ -136,7 +139,7 @@ fn run(context: &Context, case: &Case, name: &str, column: Column) -> Result<Out
     let directory = context.directory(name)?;
     let guest = context.attack_guest(Arch::X86_64)?;
     let mut menu = Menu {
-        secvisor: Some((context.hypervisor()?.clone(), format!("entry-guard={}", column.name()))),
+        secvisor: Some((context.hypervisor()?.clone(), column.words().into())),
         kernel: Some(guest.vmlinux.clone()),
         append: "ask".into(),
         initrd: None,
@@ -148,6 +151,8 @@ fn run(context: &Context, case: &Case, name: &str, column: Column) -> Result<Out
     }
     let mut machine = Machine::new(Boot::Iso(menu.write(&directory)?));
     machine.cpu = case.cpu.into();
+    machine.emulator = emulator_of(column)?;
+    machine.launched = column.launched();
     let mut running = machine.start(&directory, DEADLINE)?;
     match case.stop {
         Stop::Refused(says) if column != Column::Plain => refused(&running, says),

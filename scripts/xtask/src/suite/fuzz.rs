@@ -70,6 +70,7 @@ pub fn tests() -> Vec<Test> {
             tests.push(test(guest, prefix, part, Column::Events));
             if part.guarded {
                 tests.push(test(guest, prefix, part, Column::Npf));
+                tests.push(test(guest, prefix, part, Column::Gmet));
             }
         }
     }
@@ -77,9 +78,12 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn test(guest: Guest, prefix: &str, part: &'static Part, column: Column) -> Test {
-    let suffix = if column == Column::Npf { "-npf" } else { "" };
-    let name = format!("fuzz/{prefix}{}{suffix}", part.name);
-    Test::new(name.clone(), move |context| run(context, &name, guest, part, column))
+    let mut name = format!("fuzz/{prefix}{}", part.name);
+    if column != Column::Events {
+        name = format!("{name}-{}", column.name());
+    }
+    let test = name.clone();
+    Test::new(name, move |context| run(context, &test, guest, part, column)).on_emulator_of(column)
 }
 
 fn run(context: &Context, name: &str, guest: Guest, part: &Part, column: Column) -> Result<()> {
@@ -90,12 +94,12 @@ fn run(context: &Context, name: &str, guest: Guest, part: &Part, column: Column)
         part: part.name,
         rounds: part.rounds[usize::from(soak)],
         seed,
-        // The other guard lets such gates through: that is what the default is for.
-        gates: column == Column::Events,
+        // That guard lets such gates through: that is what the default is for.
+        gates: column != Column::Npf,
         quiet: soak,
         deadline: if soak { SOAK } else { SLICE },
     };
-    let setup = super::attack::setup(context, name, guest)?;
+    let setup = super::attack::setup(context, name, guest, column)?;
     let counts = fuzz(&setup, column, &run)?;
     let told: Vec<_> = counts.iter().map(|(what, count)| format!("{what}={count}")).collect();
     println!("{name}: seed={seed} rounds={} {}", run.rounds, told.join(" "));

@@ -5,11 +5,11 @@ use harness::Result;
 use harness::attack::{Asked, Column, Guest, judge_on, rows_of_linux};
 
 use super::attack::judged;
-use super::linux::name;
+use super::linux::On;
 use super::{Context, Outcome, Test};
 use crate::artifacts::Arch;
 use crate::demo::workload_ran;
-use crate::run::{Guard, Options};
+use crate::run::Options;
 
 /// The module.
 const HOLE: &str = "secvisor_demo_hole.ko";
@@ -18,32 +18,30 @@ const HOLE: &str = "secvisor_demo_hole.ko";
 pub fn tests() -> Vec<Test> {
     let of = |arch: Arch| {
         Column::ALL.map(|column| {
-            let name = name(arch, &format!("hole-{}", column.name()));
-            Test::with_outcome(name.clone(), move |context| attacks(context, &name, arch, column))
-                .in_matrix()
+            let (on, _) = On::in_column(arch, column);
+            let name = format!("hole-{}", column.name());
+            on.test(&name, move |context, _| attacks(context, arch, column)).in_matrix()
         })
     };
     Arch::value_variants().iter().flat_map(|&arch| of(arch)).collect()
 }
 
-fn attacks(context: &Context, test: &str, arch: Arch, column: Column) -> Result<Outcome> {
+fn attacks(context: &Context, arch: Arch, column: Column) -> Result<Outcome> {
     let guest = context.guest_of(arch)?;
     if !guest.modules.as_ref().is_some_and(|folder| folder.join(HOLE).exists()) {
         return Ok(Outcome::Skipped(format!("the kernel comes without {HOLE}")));
     }
+    let (on, options) = On::in_column(arch, column);
     let options = Options {
-        arch,
-        plain: column == Column::Plain,
-        guard: (column == Column::Npf).then_some(Guard::Npf),
-        // The initial RAM disk stays what it is; and Linux gives up when a busy host's timer is late.
-        append: "retain_initrd no_timer_check".into(),
-        ..Options::for_tests()
+        // The initial RAM disk stays what it is.
+        append: "retain_initrd".into(),
+        ..options
     };
     let (kind, in_matrix, modules) = match arch {
         Arch::X86_64 => (Guest::Long, "linux-x86_64", 0xffff_ffff_a000_0000..0xffff_ffff_ff00_0000),
         Arch::I386 => (Guest::Pae, "linux-i386", 0xe000_0000..0xff80_0000),
     };
-    let directory = context.directory(test)?;
+    let directory = context.directory(&on.name(&format!("hole-{}", column.name())))?;
     let asked = Asked {
         machine: options.machine(context.hypervisor()?, guest, "hole", &directory)?,
         kernel: guest.vmlinux.clone(),

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use harness::Result;
+use harness::attack::Column;
 use harness::qemu::Running;
 use harness::record::{Record, ranges};
 
 use super::{Context, Outcome, Test};
 use crate::artifacts::{self, Arch, Guest};
 use crate::demo;
-use crate::run::{Guard, Options, SHELL, Violation};
+use crate::run::{Emulator, Guard, Options, SHELL, Violation};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 /// The firmware alone takes a good part of it.
@@ -23,76 +23,128 @@ const MEMORIES: [&str; 5] = ["64M", "96M", "256M", "1G", "4G"];
 /// The guest's last word before its attack on command.
 const WORK_DONE: &str = "secvisor-guest: workload done";
 
-/// A test's name: those of 32-bit guests say so.
-pub(super) fn name(arch: Arch, what: &str) -> String {
-    match arch {
-        Arch::X86_64 => format!("linux/{what}"),
-        Arch::I386 => format!("linux/i386-{what}"),
+/// One of this checkout's guests, and what runs it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct On {
+    /// The guest.
+    pub arch: Arch,
+    /// The emulator: SecVisor launches by itself with GMET on the one that has it.
+    pub emulator: Emulator,
+}
+
+impl On {
+    /// The 64-bit guest on the installed emulator.
+    pub const REFERENCE: Self = Self { arch: Arch::X86_64, emulator: Emulator::Installed };
+    /// Each guest on each emulator.
+    pub const ALL: [Self; 4] = [
+        Self::REFERENCE,
+        Self { arch: Arch::I386, ..Self::REFERENCE },
+        Self { emulator: Emulator::Gmet, ..Self::REFERENCE },
+        Self { arch: Arch::I386, emulator: Emulator::Gmet },
+    ];
+
+    /// A test's name: those of 32-bit guests and of GMET say so.
+    pub fn name(self, what: &str) -> String {
+        let arch = if self.arch == Arch::I386 { "i386-" } else { "" };
+        let emulator = if self.emulator == Emulator::Gmet { "gmet-" } else { "" };
+        format!("linux/{emulator}{arch}{what}")
+    }
+
+    /// The test of this name.
+    pub fn test(
+        self,
+        what: &str,
+        body: impl Fn(&Context, Self) -> Result<Outcome> + Send + Sync + 'static,
+    ) -> Test {
+        let test = Test::with_outcome(self.name(what), move |context| body(context, self));
+        if self.emulator == Emulator::Gmet { test.on_patched() } else { test }
+    }
+
+    /// A guest on the emulator of a column, and the options of that column.
+    pub fn in_column(arch: Arch, column: Column) -> (Self, Options) {
+        let gmet = column == Column::Gmet;
+        let on = Self { arch, emulator: if gmet { Emulator::Gmet } else { Emulator::Installed } };
+        let guard = (column == Column::Npf).then_some(Guard::Npf);
+        (on, Options { plain: column == Column::Plain, guard, ..on.options() })
+    }
+
+    /// Options of a machine of which nothing else was asked.
+    pub fn options(self) -> Options {
+        Options { arch: self.arch, emulator: self.emulator, ..Options::for_tests() }
     }
 }
 
-/// What is tested with either guest.
-fn of_either(arch: Arch) -> Vec<Test> {
-    let npf = move |options: &mut Options| {
-        options.arch = arch;
-        options.guard = Some(Guard::Npf);
-    };
-    let demo = move |context: &Context| {
-        let directory = context.directory(&name(arch, "demo"))?;
-        let guest = context.guest_of(arch)?;
-        let held = demo::demo_with(&options(), context.hypervisor()?, guest, &directory)?;
+/// What is tested with each guest on each emulator.
+fn of_each(on: On) -> Vec<Test> {
+    let demo = |context: &Context, on: On| {
+        let directory = context.directory(&on.name("demo"))?;
+        let guest = context.guest_of(on.arch)?;
+        let held = demo::demo_with(&on.options(), context.hypervisor()?, guest, &directory)?;
         if held { Ok(Outcome::Passed) } else { Err("not all held, see the table".into()) }
     };
-    let models = if arch == Arch::X86_64 { &MODELS[..] } else { &MODELS[..1] };
+    // The processor models make no difference to what GMET does.
+    let models = if on == On::REFERENCE { &MODELS[..] } else { &MODELS[..1] };
     let mut tests = vec![
-        Test::new(name(arch, "workload-as-without-secvisor"), move |context| {
-            workload(context, arch)
-        }),
-        Test::new(name(arch, "entry-guard-npf"), move |context| work(context, "npf", npf)),
-        Test::with_outcome(name(arch, "demo"), demo),
+        on.test("workload-as-without-secvisor", |context, on| passed(workload(context, on))),
+        on.test("demo", demo),
     ];
+    if on.emulator == Emulator::Installed {
+        tests.push(on.test("entry-guard-npf", |context, on| {
+            passed(work(context, on, "npf", |options| options.guard = Some(Guard::Npf)))
+        }));
+    }
     tests.extend(models.iter().map(|model| {
         let short = model.split(',').next().unwrap_or(model);
-        Test::new(name(arch, &format!("text-intact-{short}")), move |context| {
-            text_intact(context, arch, model)
+        on.test(&format!("text-intact-{short}"), |context, on| {
+            passed(text_intact(context, on, model))
         })
     }));
     tests
+}
+
+/// What is tested with the 64-bit guest on each emulator.
+fn of_long(on: On) -> [Test; 2] {
+    [
+        on.test("violation-audit", |context, on| passed(audit(context, on))),
+        on.test("violation-halt-and-ring", |context, on| passed(halt(context, on))),
+    ]
 }
 
 /// All of them.
 pub fn tests() -> Vec<Test> {
+    let on = On::REFERENCE;
     let mut tests = vec![
         Test::new("linux/shell-and-one-attack", one_attack),
         Test::new("linux/shell-takes-commands", commands),
-        Test::new("linux/uefi", |context| work(context, "uefi", |o| o.uefi = true)),
-        Test::new("linux/disk", |context| work(context, "disk", |o| o.disk = true)),
-        Test::new("linux/violation-audit", audit),
-        Test::new("linux/violation-halt-and-ring", halt),
+        Test::new("linux/uefi", move |context| work(context, on, "uefi", |o| o.uefi = true)),
+        Test::new("linux/disk", move |context| work(context, on, "disk", |o| o.disk = true)),
     ];
-    tests.extend(Arch::value_variants().iter().flat_map(|&arch| of_either(arch)));
+    tests.extend(On::ALL.into_iter().filter(|on| on.arch == Arch::X86_64).flat_map(of_long));
+    tests.extend(On::ALL.into_iter().flat_map(of_each));
     tests.extend(MEMORIES.map(|size| {
         Test::new(format!("linux/memory-{size}"), move |context| {
-            work(context, &format!("memory-{size}"), |options| options.memory = size.into())
+            work(context, on, &format!("memory-{size}"), |options| options.memory = size.into())
         })
     }));
     tests
 }
 
-fn options() -> Options {
-    Options::for_tests()
+/// A test that only passes or fails.
+pub(super) fn passed(result: Result<()>) -> Result<Outcome> {
+    result.map(|()| Outcome::Passed)
 }
 
 pub(super) fn start(
     context: &Context,
+    on: On,
     name: &str,
     what: &str,
     change: impl FnOnce(&mut Options),
 ) -> Result<Running> {
-    let mut options = options();
+    let mut options = on.options();
     change(&mut options);
-    let guest: &Guest = context.guest_of(options.arch)?;
-    let directory = context.directory(&self::name(options.arch, name))?;
+    let guest: &Guest = context.guest_of(on.arch)?;
+    let directory = context.directory(&on.name(name))?;
     let machine = options.machine(context.hypervisor()?, guest, what, &directory)?;
     machine.start(&directory, if machine.uefi { UEFI_DEADLINE } else { DEADLINE })
 }
@@ -123,17 +175,16 @@ fn worked(running: &mut Running) -> Result<Vec<String>> {
 }
 
 /// Boots, works, and leaves no record.
-fn work(context: &Context, name: &str, change: impl FnOnce(&mut Options)) -> Result<()> {
-    let mut running = start(context, name, "workload", change)?;
+fn work(context: &Context, on: On, name: &str, change: impl FnOnce(&mut Options)) -> Result<()> {
+    let mut running = start(context, on, name, "workload", change)?;
     worked(&mut running)?;
     none(&running.log())
 }
 
-fn workload(context: &Context, arch: Arch) -> Result<()> {
-    let of = |plain| move |options: &mut Options| (options.arch, options.plain) = (arch, plain);
-    let mut plain = start(context, "workload-plain", "workload", of(true))?;
+fn workload(context: &Context, on: On) -> Result<()> {
+    let mut plain = start(context, on, "workload-plain", "workload", |o| o.plain = true)?;
     let expected = worked(&mut plain)?;
-    let mut guarded = start(context, "workload", "workload", of(false))?;
+    let mut guarded = start(context, on, "workload", "workload", |_| ())?;
     let found = worked(&mut guarded)?;
     none(&guarded.log())?;
     match expected.iter().zip(&found).find(|(a, b)| a != b) {
@@ -147,7 +198,7 @@ fn workload(context: &Context, arch: Arch) -> Result<()> {
 }
 
 fn commands(context: &Context) -> Result<()> {
-    let mut running = start(context, "commands", "shell", |_| ())?;
+    let mut running = start(context, On::REFERENCE, "commands", "shell", |_| ())?;
     running.wait_for(SHELL)?;
     running.send("echo sum=$((6 * 7))\n")?;
     running.wait_for("sum=42")?;
@@ -159,7 +210,7 @@ fn commands(context: &Context) -> Result<()> {
 /// The only records of a boot that ends with one attack are that attack's: it begins by switching
 /// the processor's own defences off.
 fn one_attack(context: &Context) -> Result<()> {
-    let mut running = start(context, "one-attack", "attack1", |_| ())?;
+    let mut running = start(context, On::REFERENCE, "one-attack", "attack1", |_| ())?;
     running.wait_for(WORK_DONE)?;
     running.wait_done()?;
     let attacks = demo::attacks(&running.console.text());
@@ -175,9 +226,9 @@ fn one_attack(context: &Context) -> Result<()> {
     }
 }
 
-fn audit(context: &Context) -> Result<()> {
+fn audit(context: &Context, on: On) -> Result<()> {
     let change = |options: &mut Options| options.violation = Some(Violation::Audit);
-    let mut running = start(context, "audit", "attack1", change)?;
+    let mut running = start(context, on, "audit", "attack1", change)?;
     running.wait_done()?;
     let attacks = demo::attacks(&running.console.text());
     let records = Record::all(&running.log());
@@ -190,9 +241,9 @@ fn audit(context: &Context) -> Result<()> {
     }
 }
 
-fn halt(context: &Context) -> Result<()> {
+fn halt(context: &Context, on: On) -> Result<()> {
     let change = |options: &mut Options| options.violation = Some(Violation::Halt);
-    let mut running = start(context, "halt", "attack1", change)?;
+    let mut running = start(context, on, "halt", "attack1", change)?;
     running.wait_for_log("secvisor: violation ")?;
     // Whatever the guest still did, it would have told within the time of its last lines.
     std::thread::sleep(Duration::from_secs(2));
@@ -203,7 +254,7 @@ fn halt(context: &Context) -> Result<()> {
     let [record] = records.as_slice() else {
         return Err(format!("records {records:?}").into());
     };
-    let found = ring(&running, &context.directory("linux/ring")?.join("hidden.dump"))?;
+    let found = ring(&running, &context.directory(&on.name("ring"))?.join("hidden.dump"))?;
     if found.contains(&record.line) {
         Ok(())
     } else {
@@ -223,14 +274,12 @@ pub(super) fn ring(running: &Running, dump: &Path) -> Result<String> {
 }
 
 /// The running kernel's text, read from outside, is the approved file's.
-fn text_intact(context: &Context, arch: Arch, model: &str) -> Result<()> {
+fn text_intact(context: &Context, on: On, model: &str) -> Result<()> {
     let name = format!("text-{}", model.replace([',', '+'], "-"));
-    let change = |options: &mut Options| {
-        (options.arch, options.cpu) = (arch, Some(model.into()));
-    };
-    let mut running = start(context, &name, "shell", change)?;
+    let change = |options: &mut Options| options.cpu = Some(model.into());
+    let mut running = start(context, on, &name, "shell", change)?;
     running.wait_for(SHELL)?;
-    let text = harness::elf::section(&context.guest_of(arch)?.vmlinux, ".text")?;
+    let text = harness::elf::section(&context.guest_of(on.arch)?.vmlinux, ".text")?;
     let memory = running.memory(text.physical, text.bytes.len() as u64)?;
     let differing = memory.iter().zip(&text.bytes).filter(|(a, b)| a != b).count();
     if differing > 0 {

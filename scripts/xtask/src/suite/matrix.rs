@@ -156,9 +156,8 @@ impl Matrix {
                 let outcome = line.outcome(column);
                 let fits = match (outcome, column) {
                     (Outcome::Failed(_), _) => false,
-                    (Outcome::Stopped, Column::Plain) | (Outcome::Succeeded, Column::Events) => {
-                        reason
-                    }
+                    (Outcome::Stopped, Column::Plain)
+                    | (Outcome::Succeeded, Column::Events | Column::Gmet) => reason,
                     (Outcome::NotRun, _) => reason,
                     _ => true,
                 };
@@ -222,6 +221,7 @@ mod tests {
             cell(id, Column::Plain, Outcome::Succeeded, None),
             cell(id, Column::Npf, Outcome::Stopped, None),
             cell(id, Column::Events, events, None),
+            cell(id, Column::Gmet, Outcome::Stopped, None),
         ]
     }
 
@@ -237,7 +237,8 @@ mod tests {
         cells.extend(line("boot/d", Outcome::Stopped).drain(..1));
         let matrix = matrix(cells);
         let sums = Column::ALL.map(|column| matrix.sum(None, column));
-        let [plain, npf, events] = sums;
+        let [plain, npf, events, gmet] = sums;
+        assert_eq!(gmet, npf);
         assert_eq!(plain, Sum { stopped: 0, succeeded: 4 });
         assert_eq!(npf, Sum { stopped: 3, succeeded: 0 });
         assert_eq!(events, Sum { stopped: 1, succeeded: 1 });
@@ -259,14 +260,14 @@ mod tests {
         cells[0].outcome = Outcome::Stopped;
         assert_eq!(amiss(cells.clone()), ["x86_64/a plain: stopped, and nothing says why"]);
         cells.truncate(1);
-        assert_eq!(amiss(cells.clone()).len(), 3);
+        assert_eq!(amiss(cells.clone()).len(), 4);
         // Of the missing ones only the reason is at hand.
         let chosen = Matrix::new(Told { cells, chosen: true, ..Told::default() });
         assert_eq!(chosen.amiss(), ["x86_64/a plain: stopped, and nothing says why"]);
         assert_eq!(chosen.sum(None, Column::Npf), Sum::default());
         let mut cells = line("x86_64/a", Outcome::Stopped);
         cells.extend(line("x86_64/a", Outcome::Stopped));
-        assert_eq!(amiss(cells).len(), 3);
+        assert_eq!(amiss(cells).len(), 4);
     }
 
     #[test]
@@ -277,12 +278,13 @@ mod tests {
         let told = "  \"columns\": {\n    \
             \"plain\": {\"attempted\": 2, \"stopped\": 0, \"succeeded\": 2},\n    \
             \"npf\": {\"attempted\": 2, \"stopped\": 2, \"succeeded\": 0},\n    \
-            \"events\": {\"attempted\": 1, \"stopped\": 1, \"succeeded\": 0}\n  },\n  \
+            \"events\": {\"attempted\": 1, \"stopped\": 1, \"succeeded\": 0},\n    \
+            \"gmet\": {\"attempted\": 2, \"stopped\": 2, \"succeeded\": 0}\n  },\n  \
             \"rows\": [\n    \
             {\"id\": \"x86_64/a\", \"group\": \"remap\", \"plain\": \"succeeded\", \
-            \"npf\": \"stopped\", \"events\": \"stopped\"},\n    \
+            \"npf\": \"stopped\", \"events\": \"stopped\", \"gmet\": \"stopped\"},\n    \
             {\"id\": \"i386/c\", \"group\": \"remap\", \"plain\": \"succeeded\", \
-            \"npf\": \"stopped\", \"events\": \"failed\", \
+            \"npf\": \"stopped\", \"events\": \"failed\", \"gmet\": \"stopped\", \
             \"note\": \"events: it \\\"hung\\\"\"}\n  ]\n";
         assert_eq!(json, format!("{{\n{told}}}\n"));
     }

@@ -5,15 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use harness::Result;
 use harness::module::{Module, Text, places};
 use harness::paging::{Snapshot, symbols};
 use harness::record::{Record, ranges};
 
-use super::linux::{name, none, start};
+use super::linux::{On, none, passed, start};
 use super::{Context, Test};
-use crate::artifacts::Arch;
 use crate::run::{Options, Violation};
 use crate::shell::Shell;
 
@@ -32,7 +30,7 @@ const APPROVED: u8 = 1;
 const DATA: u8 = 0;
 
 /// What a test of one guest is.
-type OfArch = fn(&Context, Arch) -> Result<()>;
+type OfGuest = fn(&Context, On) -> Result<()>;
 
 /// All of them.
 pub fn tests() -> Vec<Test> {
@@ -40,18 +38,17 @@ pub fn tests() -> Vec<Test> {
         Test::new("linux/modules-unlisted-in-audit", unlisted_in_audit),
         Test::new("linux/modules-cycles", cycles),
     ];
-    let of_each: [(_, OfArch); 4] = [
+    let of_each: [(_, OfGuest); 4] = [
         ("modules-as-without-secvisor", as_without),
         ("modules-text-exact", text_exact),
         ("modules-changed-refused", changed),
         ("modules-unlisted-refused", unlisted),
     ];
-    for arch in Arch::value_variants() {
-        tests.extend(
-            of_each.map(|(what, body)| {
-                Test::new(name(*arch, what), move |context| body(context, *arch))
-            }),
-        );
+    for on in On::ALL {
+        let test = |(what, body): (_, OfGuest)| {
+            on.test(what, move |context, on| passed(body(context, on)))
+        };
+        tests.extend(of_each.map(test));
     }
     tests
 }
@@ -64,9 +61,9 @@ fn told(console: &str) -> Vec<String> {
 }
 
 /// Every module is loaded, some are used, all are unloaded that can be: with the same words.
-fn as_without(context: &Context, arch: Arch) -> Result<()> {
+fn as_without(context: &Context, on: On) -> Result<()> {
     let run = |name, plain| {
-        let mut running = start(context, name, "modules", |o| (o.arch, o.plain) = (arch, plain))?;
+        let mut running = start(context, on, name, "modules", |o| o.plain = plain)?;
         running.wait_for("secvisor-guest: modules done")?;
         running.wait_done()?;
         Ok::<_, harness::Error>((told(&running.console.text()), running.log()))
@@ -91,11 +88,9 @@ fn as_without(context: &Context, arch: Arch) -> Result<()> {
 }
 
 /// A guest that runs `sh` under SecVisor, with all of its RAM within reach.
-fn shell(context: &Context, arch: Arch, name: &str, deadline: Duration) -> Result<Shell> {
-    let change = |options: &mut Options| {
-        (options.arch, options.memory) = (arch, "256M".into());
-    };
-    let mut running = start(context, name, "shell", change)?;
+fn shell(context: &Context, on: On, name: &str, deadline: Duration) -> Result<Shell> {
+    let change = |options: &mut Options| options.memory = "256M".into();
+    let mut running = start(context, on, name, "shell", change)?;
     running.deadline = std::time::Instant::now() + deadline;
     Shell::new(running)
 }
@@ -176,11 +171,11 @@ pub(super) fn compare(
 
 /// The text of every loaded module, read from outside, is what its file and its place make it, and
 /// nothing but it and the kernel's is approved; after they are unloaded their frames are data.
-fn text_exact(context: &Context, arch: Arch) -> Result<()> {
-    let guest = context.guest_of(arch)?;
+fn text_exact(context: &Context, on: On) -> Result<()> {
+    let guest = context.guest_of(on.arch)?;
     let folder = guest.modules.as_deref().ok_or("no modules")?;
     let known = symbols(&guest.vmlinux.with_file_name("System.map"))?;
-    let mut shell = shell(context, arch, "modules-text", DEADLINE)?;
+    let mut shell = shell(context, on, "modules-text", DEADLINE)?;
     let kernel = approved(&frames(&shell)?);
     shell.expect("modules load", " loaded")?;
     let sections = shell.expect("modules sections", "sections told")?;
@@ -294,9 +289,9 @@ fn refused(shell: &mut Shell, name: &str, what: &str, command: &str, told: &str)
 /// Modules whose every section is changed: small, large, with much init text, with others beneath.
 const CHANGED: [&str; 6] = ["dummy", "loop", "ipv6", "jbd2", "8139cp", "sd_mod"];
 
-fn changed(context: &Context, arch: Arch) -> Result<()> {
-    let folder = context.guest_of(arch)?.modules.clone().ok_or("no modules")?;
-    let mut shell = shell(context, arch, "modules-changed", DEADLINE)?;
+fn changed(context: &Context, on: On) -> Result<()> {
+    let folder = context.guest_of(on.arch)?.modules.clone().ok_or("no modules")?;
+    let mut shell = shell(context, on, "modules-changed", DEADLINE)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     for name in CHANGED {
         let module = Module::read(&folder.join(format!("{name}.ko")))?;
@@ -322,9 +317,9 @@ fn changed(context: &Context, arch: Arch) -> Result<()> {
 }
 
 /// A module that is not on the list, and one that claims to be another.
-fn unlisted(context: &Context, arch: Arch) -> Result<()> {
-    let folder = context.guest_of(arch)?.modules.clone().ok_or("no modules")?;
-    let mut shell = shell(context, arch, "modules-unlisted", DEADLINE)?;
+fn unlisted(context: &Context, on: On) -> Result<()> {
+    let folder = context.guest_of(on.arch)?.modules.clone().ok_or("no modules")?;
+    let mut shell = shell(context, on, "modules-unlisted", DEADLINE)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     let own = "secvisor_demo_unapproved";
     let command = format!("insmod /lib/unapproved/{own}.ko");
@@ -349,7 +344,7 @@ fn unlisted(context: &Context, arch: Arch) -> Result<()> {
 /// In audit the same module is recorded and runs.
 fn unlisted_in_audit(context: &Context) -> Result<()> {
     let audit = |options: &mut Options| options.violation = Some(Violation::Audit);
-    let mut shell = Shell::new(start(context, "modules-audit", "shell", audit)?)?;
+    let mut shell = Shell::new(start(context, On::REFERENCE, "modules-audit", "shell", audit)?)?;
     let own = "secvisor_demo_unapproved";
     shell.expect(&format!("insmod /lib/unapproved/{own}.ko; echo code=$?"), "code=0")?;
     shell.expect(&format!("rmmod {own}; echo code=$?"), "code=0")?;
@@ -400,7 +395,7 @@ fn init_text_leaves_at_once(log: &str) -> Result<()> {
 /// Three modules come and go, and leave nothing behind.
 fn cycles(context: &Context) -> Result<()> {
     let (count, deadline) = if context.soak() { (10_000, SOAK_DEADLINE) } else { (100, DEADLINE) };
-    let mut shell = shell(context, Arch::X86_64, "modules-cycles", deadline)?;
+    let mut shell = shell(context, On::REFERENCE, "modules-cycles", deadline)?;
     shell.run("cd /lib/modules/*; PS1='$ '")?;
     let cycle = |count| format!("modtool cycle {count} fat.ko vfat.ko dummy.ko");
     shell.expect(&cycle(5), "5 cycles")?;

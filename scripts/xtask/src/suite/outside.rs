@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use harness::Result;
+use harness::attack::Column;
 use harness::elf::{mangled, section, symbol};
 use harness::gdb::{Debugger, RDI};
 use harness::outside::{self, Frames, Image};
@@ -15,11 +16,11 @@ use harness::paging::{Map, Snapshot, symbols};
 use harness::qemu::{Machine, Running};
 use harness::record::{Record, ranges};
 
-use super::linux::{DEADLINE, none, ring};
+use super::linux::{DEADLINE, On, none, ring};
 use super::modules::compare;
 use super::{Context, Test};
 use crate::artifacts::{Arch, Guest};
-use crate::run::{Guard, Options};
+use crate::run::Options;
 use crate::shell::Shell;
 
 const PAGE: u64 = 4096;
@@ -48,6 +49,7 @@ mod vmcb {
     pub const EXIT_CODE: usize = 0x70;
     pub const EXIT_INFO_1: usize = 0x78;
     pub const EXIT_INFO_2: usize = 0x80;
+    pub const NESTED_CONTROL: usize = 0x90;
     pub const NESTED_CR3: usize = 0xB0;
     pub const CPL: usize = 0x4CB;
     pub const CR4: usize = 0x548;
@@ -67,14 +69,19 @@ const ATTACKS: usize = 5;
 /// Exit code of a nested page fault, and the bit of its first detail that says an instruction fetch.
 const NESTED_FAULT: u64 = 0x400;
 const FETCH: u64 = 1 << 4;
+/// Bits of a VMCB's nested control.
+const NESTED_PAGING: u64 = 1 << 0;
+const GMET: u64 = 1 << 3;
 
 /// All of them.
 pub fn tests() -> Vec<Test> {
-    let guards = [(Guard::Events, "events"), (Guard::Npf, "npf")];
-    let views = guards.into_iter().flat_map(|(guard, name)| {
+    let columns = Column::ALL.into_iter().filter(|column| *column != Column::Plain);
+    let views = columns.flat_map(|column| {
         Arch::value_variants().iter().map(move |&arch| {
-            let name = format!("outside/views-{}-{name}", arch.name());
-            Test::new(name.clone(), move |context| views(context, &name, arch, guard))
+            let name = format!("outside/views-{}-{}", arch.name(), column.name());
+            let test = name.clone();
+            let body = move |context: &Context| views(context, &test, arch, column);
+            Test::new(name, body).on_emulator_of(column)
         })
     });
     let mut tests = vec![Test::new("outside/own-mapping", own_mapping)];
@@ -139,24 +146,39 @@ fn own_mapping(context: &Context) -> Result<()> {
 }
 
 /// Stops at exits until both views were seen; the roots of the kernel's and of the user's, and where
-/// the VMCB lies.
-fn roots(machine: &Running, debugger: &mut Debugger, handler: u64) -> Result<([u64; 2], u64)> {
+/// the VMCB lies. With GMET the processor must be told so at every exit, and both are one: a mode that
+/// does not exit, as it need not there, has the other's.
+fn roots(
+    machine: &Running,
+    debugger: &mut Debugger,
+    handler: u64,
+    gmet: bool,
+) -> Result<([u64; 2], u64)> {
     let mut roots: [BTreeSet<u64>; 2] = Default::default();
+    let wanted = if gmet { NESTED_PAGING | GMET } else { NESTED_PAGING };
+    let seen = |roots: &[BTreeSet<u64>; 2]| gmet || roots.iter().all(|roots| !roots.is_empty());
     for count in 0..EXITS.end {
         debugger.run_to(handler)?;
         // The argument is an address; memory is mapped one to one, as `own_mapping` sees to.
         let at = debugger.register(RDI)?;
         let page = machine.memory(at, PAGE)?;
+        let control = number(&page, vmcb::NESTED_CONTROL);
+        if control != wanted {
+            return Err(format!("the VMCB's nested control is {control:#x}").into());
+        }
         // The fetch by which a mode begins faults in the other mode's view.
         let fault = number(&page, vmcb::EXIT_CODE) == NESTED_FAULT;
         let begins = fault && number(&page, vmcb::EXIT_INFO_1) & FETCH != 0;
         let user = (page[vmcb::CPL] == 3) != begins;
         roots[usize::from(user)].insert(number(&page, vmcb::NESTED_CR3));
-        if count >= EXITS.start && roots.iter().all(|roots| !roots.is_empty()) {
-            let [kernel, user] = roots.each_ref().map(|of| of.first().copied().unwrap_or_default());
-            let apart = kernel != user && roots.iter().all(|roots| roots.len() == 1);
-            let told = || format!("kernel and user mode ran in the views {roots:x?}").into();
-            return if apart { Ok(([kernel, user], at)) } else { Err(told()) };
+        if count >= EXITS.start && seen(&roots) {
+            let all: BTreeSet<u64> = roots.iter().flatten().copied().collect();
+            let one = |of: &BTreeSet<u64>| of.first().or(all.first()).copied().unwrap_or_default();
+            let each = roots.iter().all(|roots| roots.len() <= 1);
+            if each && all.len() == if gmet { 1 } else { 2 } {
+                return Ok((roots.each_ref().map(one), at));
+            }
+            return Err(format!("kernel and user mode ran in the views {roots:x?}").into());
         }
     }
     Err(format!("in {} exits only the views {roots:x?} were seen", EXITS.end).into())
@@ -174,20 +196,23 @@ fn host_save_areas(ram: &[u8], root: u64) -> Vec<u64> {
 fn judge_views(
     shell: &Shell,
     secvisor: &Path,
-    guard: Guard,
+    column: Column,
     code: impl FnOnce(&Snapshot) -> Result<BTreeSet<u64>>,
     known: &HashMap<String, u64>,
 ) -> Result<()> {
     let machine = shell.machine();
     let mut debugger = Debugger::attach(machine)?;
-    let handler = if guard == Guard::Npf { "fast::npf" } else { "fast::events" };
-    let handler = symbol(secvisor, handler)?.start;
-    let (roots, at) = roots(machine, &mut debugger, handler)?;
+    let handler = symbol(secvisor, &format!("fast::{}", column.name()))?.start;
+    let (roots, at) = roots(machine, &mut debugger, handler, column == Column::Gmet)?;
     let snapshot = Snapshot::new(machine.memory(0, RAM)?, known)?;
     let ram = &snapshot.ram;
     let (own, image) = own(machine, ram, secvisor)?;
-    let [kernel, user] = roots.map(|root| Map::walk(ram, root));
-    let (kernel, user) = (kernel?, user?);
+    let [kernel, user] = if column == Column::Gmet {
+        Map::walk(ram, roots[0])?.by_mode()
+    } else {
+        let [kernel, user] = roots.map(|root| Map::walk(ram, root));
+        [kernel?, user?]
+    };
     let mut hidden = Frames::default();
     ranges(&machine.log(), "secvisor: hidden").for_each(|it| hidden.add("said to be hidden", it));
     hidden.add("of SecVisor's image", image.physical);
@@ -212,9 +237,8 @@ fn judge_views(
 
 /// No frame of SecVisor is in either view, and nothing but approved code is kernel code: before
 /// modules are loaded, with them, and behind them.
-fn views(context: &Context, name: &str, arch: Arch, guard: Guard) -> Result<()> {
-    let options = Options { arch, guard: Some(guard), ..Options::for_tests() };
-    let mut shell = boot(context, name, options, |_| ())?;
+fn views(context: &Context, name: &str, arch: Arch, column: Column) -> Result<()> {
+    let mut shell = boot(context, name, On::in_column(arch, column).1, |_| ())?;
     let (guest, secvisor): (&Guest, _) = (context.guest_of(arch)?, context.hypervisor()?);
     let folder = guest.modules.as_deref().ok_or("no modules")?;
     let known = symbols(&guest.vmlinux.with_file_name("System.map"))?;
@@ -222,7 +246,7 @@ fn views(context: &Context, name: &str, arch: Arch, guard: Guard) -> Result<()> 
     let end = text.physical + text.bytes.len() as u64;
     let kernel: BTreeSet<u64> = (text.physical / PAGE..end.div_ceil(PAGE)).collect();
     shell.run(BUSY)?;
-    judge_views(&shell, secvisor, guard, |_| Ok(kernel.clone()), &known)?;
+    judge_views(&shell, secvisor, column, |_| Ok(kernel.clone()), &known)?;
     let mut counts = Vec::new();
     for command in MODULES {
         shell.run(command)?;
@@ -232,7 +256,7 @@ fn views(context: &Context, name: &str, arch: Arch, guard: Guard) -> Result<()> 
             counts.push(modules.len());
             Ok(kernel.iter().copied().chain(modules).collect())
         };
-        judge_views(&shell, secvisor, guard, code, &known)?;
+        judge_views(&shell, secvisor, column, code, &known)?;
     }
     if counts[1] == 0 || counts[0] <= counts[1] {
         return Err(format!("modules had {counts:?} frames of code").into());

@@ -7,9 +7,9 @@ const fn protected(name: &'static str) -> Row {
     Row::entry(name).only(Needs::ProtectedMode)
 }
 
-/// The same, but for the descriptor that cannot be loaded: nothing is left to stop, nor to record.
+/// The same; the entry guard hides the descriptor, so that nothing is left to stop, nor to record.
 const fn hidden(name: &'static str) -> Row {
-    Row { trace: Trace::Nothing, ..protected(name) }
+    Row { trace: Trace::Delivered(&["kernel-fetch"]), ..protected(name) }
 }
 
 /// A task that the kernel itself switches to.
@@ -66,7 +66,7 @@ pub(super) const ROWS: &[Row] = &[
     protected("idt-no-device"),
     protected("star"),
     // SYSENTER does not exist for guests, with either guard.
-    Row { passes_npf: false, ..hidden("sysenter") },
+    Row { passes_npf: false, trace: Trace::Nothing, ..protected("sysenter") },
     protected("virtual-int"),
     protected("virtual-int-closed"),
     protected("virtual-int-vme"),

@@ -20,8 +20,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("hidden-gdt", READ).only(Needs::LongMode),
     Row::new("hidden-ldt", READ).only(Needs::LongMode),
     // With the default guard nothing is read where task gates might be.
-    Row::new("hidden-gdt", Trace::InNpf(&["read"])).only(Needs::ProtectedMode),
-    Row::new("hidden-ldt", Trace::InNpf(&["read"])).only(Needs::ProtectedMode),
+    Row::new("hidden-gdt", Trace::Delivered(&["read"])).only(Needs::ProtectedMode),
+    Row::new("hidden-ldt", Trace::Delivered(&["read"])).only(Needs::ProtectedMode),
     Row::new("hidden-tss", READ).only(Needs::LongMode),
     // The task of the double fault cannot be reached by way of it.
     Row {

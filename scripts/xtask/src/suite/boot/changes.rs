@@ -80,11 +80,19 @@ pub fn no_elf(menu: &mut Menu, directory: &Path, _: &Context) -> Result<()> {
     })
 }
 
-pub fn option(menu: &mut Menu, _: &Path, _: &Context) -> Result<()> {
-    if let Some((_, options)) = &mut menu.secvisor {
-        options.push_str(" bogus=1");
-    }
+fn say(menu: &mut Menu, word: &str) -> Result<()> {
+    let (_, options) = menu.secvisor.as_mut().ok_or("no SecVisor in the menu")?;
+    *options = format!("{options} {word}");
     Ok(())
+}
+
+pub fn option(menu: &mut Menu, _: &Path, _: &Context) -> Result<()> {
+    say(menu, "bogus=1")
+}
+
+/// On the installed emulator, where nobody has it.
+pub fn gmet(menu: &mut Menu, _: &Path, _: &Context) -> Result<()> {
+    say(menu, "views=gmet")
 }
 
 pub fn no_list(menu: &mut Menu, _: &Path, _: &Context) -> Result<()> {

@@ -6,15 +6,16 @@ use harness::attack::{Column, FIRST_ON_BOCHS_WHY, Group};
 
 use super::{Matrix, Second};
 
+type Cells<T> = [T; Column::ALL.len()];
+
 impl Matrix {
     /// The matrix for people: a line for every attack, then the sums.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let width = self.lines.iter().map(|line| line.id.len()).max().unwrap_or(0);
-        let mut row = |id: &str, group: &str, cells: [&str; 3], note: &str| {
-            let [plain, npf, events] = cells;
-            let line =
-                format!("{id:<width$}  {group:<15}  {plain:<9}  {npf:<9}  {events:<9}  {note}");
+        let mut row = |id: &str, group: &str, cells: Cells<&str>, note: &str| {
+            let cells = cells.map(|cell| format!("{cell:<9}")).join("  ");
+            let line = format!("{id:<width$}  {group:<15}  {cells}  {note}");
             let _ = writeln!(text, "{}", line.trim_end());
         };
         row("attack", "group", Column::ALL.map(Column::name), "note");
@@ -26,10 +27,10 @@ impl Matrix {
         for (name, group) in self.groups() {
             let sums = Column::ALL.map(|column| {
                 let sum = self.sum(group, column);
-                format!("{} / {} / {}", sum.attempted(), sum.stopped, sum.succeeded)
+                let sum = format!("{} / {} / {}", sum.attempted(), sum.stopped, sum.succeeded);
+                format!("{sum:<15}")
             });
-            let [plain, npf, events] = sums;
-            let _ = writeln!(text, "{name:<15}  {plain:<15}  {npf:<15}  {events}");
+            let _ = writeln!(text, "{}", format!("{name:<15}  {}", sums.join("  ")).trim_end());
         }
         text + &self.second_text()
     }
@@ -74,16 +75,16 @@ impl Matrix {
     /// The README's summary.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
-            "| stopped / attempted | plain | `npf` | `events` |\n|---|---:|---:|---:|\n",
+            "| stopped / attempted | plain | `npf` | `events` | GMET* |\n|---|---:|---:|---:|---:|\n",
         );
         for (name, group) in self.groups() {
-            let [plain, npf, events] = Column::ALL.map(|column| {
+            let sums = Column::ALL.map(|column| {
                 let sum = self.sum(group, column);
                 format!("{} / {}", sum.stopped, sum.attempted())
             });
-            let _ = writeln!(text, "| {name} | {plain} | {npf} | {events} |");
+            let _ = writeln!(text, "| {name} | {} |", sums.join(" | "));
         }
-        text
+        text + "\n\\* on a QEMU patched by this project\n"
     }
 
     /// The matrix for programs.
