@@ -218,6 +218,24 @@ fn entries_are_as_the_processor_reads_them() {
 }
 
 #[test]
+fn classes_change_in_every_gibibyte() {
+    let ram = [LOW, (1 << 30, (1 << 30) + (4 << 20)), (4 << 30, (4 << 30) + (2 << 20))];
+    for gmet in [false, true] {
+        let geometry = Geometry::new(5 << 30, 36, true, gmet);
+        let classes = classes(geometry, &ram);
+        let mut leaves = vec![0; geometry.regions() as usize];
+        let mut nested = build(geometry, &classes, &mut leaves, 4).unwrap();
+        for (start, end) in ram {
+            let last = end / PAGE_SIZE - 1;
+            nested.set_class(last, FrameClass::Approved).unwrap().discharge(|| ());
+            let around = start / PAGE_SIZE..end / PAGE_SIZE + 1;
+            assert_tables_say_what_the_classes_do(&nested, around);
+            assert_eq!(nested.class(last), FrameClass::Approved);
+        }
+    }
+}
+
+#[test]
 fn devices_never_change() {
     let geometry = Geometry::new(64 << 20, 36, true, false);
     let classes = classes(geometry, &[LOW, (1 << 20, 64 << 20)]);
