@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod lines;
 mod lmbench;
+mod mutation;
 mod own;
 mod process;
 mod proof;
@@ -45,7 +46,7 @@ enum Task {
     Trust,
     /// Fuzzes what reads hostile bytes, with the code's coverage as a guide.
     Fuzz(fuzz::Options),
-    /// Explores the model of the policy, then puts faults back one by one that it must find.
+    /// Explores the model of the policy, puts faults back that it must find, and mutates the policy.
     Proof(proof::Options),
 }
 
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         Task::Lines => lines::print(),
         Task::Trust => trust::print(),
         Task::Fuzz(options) => fuzz::run(&options),
-        Task::Proof(options) => proof::print(&options),
+        Task::Proof(options) => proof::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

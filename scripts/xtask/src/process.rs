@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,17 +32,22 @@ pub fn target_directory() -> PathBuf {
 
 /// Runs `command` to its end with its output in `log`, telling the time if it takes long.
 pub fn step(what: &str, command: &mut Command, log: &Path) -> Result<()> {
-    let output = std::fs::File::create(log)
-        .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    let program = command.get_program().to_string_lossy().into_owned();
     let progress = Progress::new(what);
-    let status = command.status().map_err(|error| format!("{what}: {program}: {error}"))?;
+    let status = attempt(command, log).map_err(|error| format!("{what}: {error}"))?;
     drop(progress);
     if status.success() {
         return Ok(());
     }
     Err(format!("{what} did not work: {} (log: {})", reason(log), log.display()).into())
+}
+
+/// Runs `command` to its end, however it ends, with its output in `log`.
+pub fn attempt(command: &mut Command, log: &Path) -> Result<ExitStatus> {
+    let output = std::fs::File::create(log)
+        .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let program = command.get_program().to_string_lossy().into_owned();
+    Ok(command.status().map_err(|error| format!("{program}: {error}"))?)
 }
 
 /// The line of a log that says what went wrong: the compiler's first, or the last of all.
@@ -61,8 +66,13 @@ pub struct Progress {
 impl Progress {
     /// Begins to count.
     pub fn new(what: &str) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
         let what = what.to_owned();
+        Self::telling(move || what.clone())
+    }
+
+    /// The same for a step that can say how far it is.
+    pub fn telling(what: impl Fn() -> String + Send + 'static) -> Self {
+        let (stop, stopped) = std::sync::mpsc::channel();
         let teller = std::thread::spawn(move || tell(&what, &stopped));
         Self { stop: Some(stop), teller: Some(teller) }
     }
@@ -77,14 +87,14 @@ impl Drop for Progress {
     }
 }
 
-fn tell(what: &str, stopped: &Receiver<()>) {
+fn tell(what: &dyn Fn() -> String, stopped: &Receiver<()>) {
     let terminal = std::io::stderr().is_terminal();
     let start = Instant::now();
     let mut told = false;
     // Without a terminal a line each half minute is enough.
     let mut due = SILENT;
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(due) {
-        let seconds = start.elapsed().as_secs();
+        let (what, seconds) = (what(), start.elapsed().as_secs());
         if terminal {
             eprint!("\r{what} ... {seconds} s ");
             let _ = std::io::stderr().flush();
@@ -96,6 +106,6 @@ fn tell(what: &str, stopped: &Receiver<()>) {
     }
     if told {
         let back = if terminal { "\r" } else { "" };
-        eprintln!("{back}{what}: {:.1} s      ", start.elapsed().as_secs_f32());
+        eprintln!("{back}{}: {:.1} s      ", what(), start.elapsed().as_secs_f32());
     }
 }

@@ -8,6 +8,7 @@ use harness::Result;
 
 use crate::artifacts::cargo;
 use crate::process::{root, step, target_directory};
+use crate::suite;
 
 const PACKAGE: &str = "secvisor-model";
 /// The exit code of the model where a property is broken.
@@ -16,55 +17,20 @@ const BROKEN: i32 = 1;
 /// Options of `cargo xtask proof`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Put back only the faults whose name contains one of these
+    /// Do only those steps whose name contains one of these
     names: Vec<String>,
     /// Explore more frames, pages and bases, without putting faults back; takes many minutes
     #[arg(long)]
     deep: bool,
 }
 
-/// What the model says of the policy, and of the policy with faults.
-pub struct Proof {
-    /// Different states that were explored, all that there are.
-    pub model_states: u64,
-    /// Faults that were put back.
-    pub mutants: usize,
-    /// Those that broke the property that they must break.
-    pub mutants_caught: usize,
-    /// What became of the others, a line each.
-    pub amiss: Vec<String>,
-}
-
-/// Explores the model and puts back the faults whose name contains one of `names`, or all.
-pub fn prove(names: &[String]) -> Result<Proof> {
-    let model_states = explore(&[])?;
-    let copy = copy_of_the_sources()?;
-    let mutants: Vec<_> = mutants(&copy)?
-        .into_iter()
-        .filter(|it| names.is_empty() || names.iter().any(|name| it.name.contains(name)))
-        .collect();
-    let mut amiss = Vec::new();
-    for mutant in &mutants {
-        match mutant.judge(&copy)? {
-            Ok(way) => println!("{}: breaks {} in {way} steps", mutant.name, mutant.expected),
-            Err(why) => amiss.push(format!("{}: {why}", mutant.name)),
-        }
-    }
-    let mutants_caught = mutants.len() - amiss.len();
-    Ok(Proof { model_states, mutants: mutants.len(), mutants_caught, amiss })
-}
-
-/// Prints what [`prove`] finds; false if a fault was not found.
-pub fn print(options: &Options) -> Result<bool> {
+/// Explores the model, and puts the faults back as `scripts/test --proof` does; false if one was not found.
+pub fn run(options: &Options) -> Result<bool> {
     if options.deep {
         println!("model_states {}", explore(&["--deep"])?);
         return Ok(true);
     }
-    let proof = prove(&options.names)?;
-    proof.amiss.iter().for_each(|line| println!("failed: {line}"));
-    println!("model_states {}", proof.model_states);
-    println!("mutants {}\nmutants_caught {}", proof.mutants, proof.mutants_caught);
-    Ok(proof.mutants > 0 && proof.amiss.is_empty())
+    suite::test(&suite::Options::proof(&options.names))
 }
 
 /// Explores the model of these sources; gives the number of states.
@@ -86,15 +52,16 @@ fn states(text: &str) -> Option<u64> {
 
 /// A fault, as a patch of the sources.
 #[derive(Debug, PartialEq, Eq)]
-struct Mutant {
-    name: String,
+pub struct Mutant {
+    /// Its name, that of the patch.
+    pub name: String,
     patch: PathBuf,
     /// The property that it must break.
-    expected: String,
+    pub expected: String,
 }
 
-/// All faults. Each patch begins with what it does, and a line `Expect: ` with a property's name.
-fn mutants(root: &Path) -> Result<Vec<Mutant>> {
+/// All faults of a checkout. Each patch begins with what it does, and a line `Expect: ` with a property's name.
+pub fn mutants(root: &Path) -> Result<Vec<Mutant>> {
     let folder = root.join("tests/model/mutants");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
@@ -117,7 +84,7 @@ fn mutants(root: &Path) -> Result<Vec<Mutant>> {
 
 /// A copy of the checkout, to put faults in, in a folder of its own that is always the same: what was
 /// built there stays built.
-fn copy_of_the_sources() -> Result<PathBuf> {
+pub fn copy_of_the_sources() -> Result<PathBuf> {
     let (root, copy) = (root(), target_directory().join("mutants"));
     let sources = copy.join("sources");
     if sources.exists() {
@@ -141,7 +108,7 @@ fn copy_of_the_sources() -> Result<PathBuf> {
 impl Mutant {
     /// Puts the fault in, explores, and takes it out. How many steps it takes to break the property,
     /// or why that did not happen.
-    fn judge(&self, sources: &Path) -> Result<std::result::Result<usize, String>> {
+    pub fn judge(&self, sources: &Path) -> Result<std::result::Result<usize, String>> {
         let apply = |arguments: &[&str]| {
             let mut patch = Command::new("patch");
             patch

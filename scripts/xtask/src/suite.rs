@@ -12,6 +12,7 @@ mod matrix;
 mod modules;
 mod outside;
 mod own;
+mod proof;
 mod selfcheck;
 
 use std::io::Write;
@@ -27,12 +28,13 @@ use crate::artifacts::{self, Approved, Arch, Guest, TARGET, TARGET_32};
 use crate::process::target_directory;
 use crate::run;
 use matrix::{Cell, Second, Told};
+use proof::Proved;
 
 /// Emulators that run at the same time.
 const WORKERS: usize = 2;
 
 /// Options of scripts/test.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Options {
     /// Run only the tests whose name contains one of these
     names: Vec<String>,
@@ -45,7 +47,10 @@ pub struct Options {
     /// Run every attack in every column, and print the matrix of them
     #[arg(long)]
     attacks: bool,
-    /// Write the matrix of attacks here too; runs them as --attacks does
+    /// Explore the policy's model, put faults back into it, and mutate the policy, instead of all else
+    #[arg(long, conflicts_with_all = ["attacks", "soak", "kernel"])]
+    proof: bool,
+    /// Write the matrix of attacks here too, which runs them as --attacks does, or what --proof finds
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Print the names and run nothing
@@ -57,6 +62,13 @@ pub struct Options {
     /// A folder with that kernel's modules
     #[arg(long, value_name = "DIR", value_parser = run::folder, requires = "kernel")]
     modules: Option<PathBuf>,
+}
+
+impl Options {
+    /// Those of the steps of a proof whose name contains one of these.
+    pub fn proof(names: &[String]) -> Self {
+        Self { names: names.to_vec(), proof: true, ..Self::default() }
+    }
 }
 
 /// What came of a test that did not fail.
@@ -149,6 +161,8 @@ pub struct Context {
     seed: Option<u64>,
     own: bool,
     told: Mutex<Told>,
+    sources: Built<PathBuf>,
+    proved: Mutex<Proved>,
 }
 
 impl Context {
@@ -160,6 +174,16 @@ impl Context {
     /// Tells it what a guest's rows came to on the second emulator.
     pub fn tell_second(&self, second: Second) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).second.push(second);
+    }
+
+    /// Notes what was proved.
+    pub fn prove(&self, note: impl FnOnce(&mut Proved)) {
+        note(&mut self.proved.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A copy of the checkout, to put faults in.
+    pub fn sources(&self) -> Result<&PathBuf> {
+        once(&self.sources, crate::proof::copy_of_the_sources)
     }
 
     /// Whether a kernel is tested that may have other modules than this checkout's.
@@ -230,14 +254,8 @@ struct Sum {
     skipped: Vec<String>,
 }
 
-/// Runs the tests.
-pub fn test(options: &Options) -> Result<bool> {
-    let attacks = options.attacks || options.json.is_some();
-    let wanted = |test: &Test| {
-        test.when != (if attacks { When::Ordinarily } else { When::ForMatrix })
-            && (options.names.is_empty() || options.names.iter().any(|it| test.name.contains(it)))
-    };
-    let mut host: Vec<Test> = host::tests();
+/// All tests that boot something.
+fn guest_tests() -> Vec<Test> {
     let mut guests: Vec<Test> = boot::tests();
     guests.extend(attack::tests());
     guests.extend(fuzz::tests());
@@ -249,6 +267,18 @@ pub fn test(options: &Options) -> Result<bool> {
     guests.extend(own::tests());
     guests.extend(selfcheck::tests());
     guests.extend(bench::tests());
+    guests
+}
+
+/// Runs the tests.
+pub fn test(options: &Options) -> Result<bool> {
+    let attacks = options.attacks || options.json.is_some() && !options.proof;
+    let wanted = |test: &Test| {
+        test.when != (if attacks { When::Ordinarily } else { When::ForMatrix })
+            && (options.names.is_empty() || options.names.iter().any(|it| test.name.contains(it)))
+    };
+    let (mut host, mut guests) =
+        if options.proof { (proof::tests()?, vec![]) } else { (host::tests(), guest_tests()) };
     if options.list {
         let all = host.iter().chain(&guests).filter(|test| wanted(test));
         all.for_each(|test| println!("{}", test.name));
@@ -257,7 +287,7 @@ pub fn test(options: &Options) -> Result<bool> {
     host.retain(wanted);
     guests.retain(wanted);
     let mut context = Context { soak: options.soak, seed: options.seed, ..Context::default() };
-    if host.is_empty() && guests.is_empty() && !attacks {
+    if host.is_empty() && guests.is_empty() && !attacks && !options.proof {
         // Not one of ours: it may be the name of a unit test.
         host.push(host::unit_tests());
         context.names.clone_from(&options.names);
@@ -283,6 +313,9 @@ pub fn test(options: &Options) -> Result<bool> {
         let start = Instant::now();
         let held = matrix::show(told, options.json.as_deref());
         report("matrix", start, held.map(|()| Outcome::Passed), &sum);
+    }
+    if let (true, Some(json)) = (options.proof, &options.json) {
+        proof::write(&context.proved.into_inner().unwrap_or_else(PoisonError::into_inner), json)?;
     }
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("\n{:.0} s in all", start.elapsed().as_secs_f32());
