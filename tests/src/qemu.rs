@@ -369,12 +369,3 @@ pub fn major_version() -> Result<u32> {
     let number = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
     Ok(number.and_then(|digits| digits.parse().ok()).ok_or("qemu-system-x86_64 told no version")?)
 }
-
-/// Whether the host can run the machine by KVM with SVM inside: AMD, nested, permitted.
-pub fn kvm_with_svm() -> bool {
-    let words = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let nested = std::fs::read_to_string("/sys/module/kvm_amd/parameters/nested");
-    let svm = words.lines().any(|l| l.starts_with("flags") && l.split(' ').any(|f| f == "svm"));
-    let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    svm && nested.is_ok_and(|value| matches!(value.trim(), "1" | "Y")) && device.is_ok()
-}

@@ -7,6 +7,7 @@ use harness::Result;
 use harness::record::{Record, field, number};
 
 use crate::artifacts::Guest;
+use crate::kvm;
 use crate::process::Progress;
 use crate::run::{Options, choose_engine, run_directory};
 
@@ -132,6 +133,7 @@ fn show(
 
 /// Runs the demo, prints its table, and says whether all held.
 pub fn demo(options: &Options) -> Result<bool> {
+    kvm::insist(options.kvm)?;
     demo_with(options, &options.secvisor()?, &options.guest()?, &run_directory()?)
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod demo;
 mod fuzz;
+mod kvm;
 mod lines;
 mod lmbench;
 mod mutation;

@@ -9,9 +9,11 @@ use clap::{Args, ValueEnum};
 use harness::Result;
 use harness::attack::Column;
 use harness::iso::Menu;
-use harness::qemu::{Boot, EXIT_DONE, Machine, kvm_with_svm, major_version};
+use harness::qemu::{Boot, EXIT_DONE, Machine, major_version};
+use harness::record::field;
 
 use crate::artifacts::{self, Arch, Guest};
+use crate::kvm::{self, Host};
 use crate::own;
 use crate::process::{caller_path, target_directory};
 
@@ -19,6 +21,17 @@ use crate::process::{caller_path, target_directory};
 pub const SHELL: &str = "secvisor-guest: shell";
 /// A guest on a terminal may run as long as its user wants.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What keeps the kernel out of what was not approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Views {
+    /// GMET where the processor has it, else two views.
+    Auto,
+    /// Two nested tables, switched with the mode.
+    Two,
+    /// One nested table and Guest Mode Execute Trap; refused where the processor has none.
+    Gmet,
+}
 
 /// How events from user mode reach the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,12 +66,15 @@ pub enum Violation {
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Boot the same kernel without SecVisor
-    #[arg(long, conflicts_with_all = ["demo", "guard", "violation"])]
+    #[arg(long, conflicts_with_all = ["demo", "views", "guard", "violation"])]
     pub plain: bool,
     /// Run every attack without and with SecVisor and print one table
     #[arg(long)]
     pub demo: bool,
-    /// How events from user mode reach the kernel
+    /// What keeps the kernel out of what was not approved
+    #[arg(long, value_enum, conflicts_with = "guard")]
+    pub views: Option<Views>,
+    /// How events from user mode reach the kernel, with two views
     #[arg(long, value_enum)]
     pub guard: Option<Guard>,
     /// What follows a violation
@@ -70,6 +86,12 @@ pub struct Options {
     /// Which QEMU runs it
     #[arg(long, value_enum, default_value = "installed")]
     pub emulator: Emulator,
+    /// Insist on the host's KVM, which else is used where it can be; this was never tried on an AMD host
+    ///
+    /// KVM must give its guests SVM. Whether it gives GMET too SecVisor's log says, and the last line
+    /// of this program: views=gmet.
+    #[arg(long, conflicts_with = "emulator")]
+    pub kvm: bool,
     /// QEMU's name of the processor model
     #[arg(long, value_name = "MODEL")]
     pub cpu: Option<String>,
@@ -127,10 +149,12 @@ impl Options {
         Self {
             plain: false,
             demo: false,
+            views: None,
             guard: None,
             violation: None,
             memory: "512M".into(),
             emulator: Emulator::Installed,
+            kvm: false,
             cpu: None,
             arch: Arch::X86_64,
             append: String::new(),
@@ -144,19 +168,15 @@ impl Options {
 
     /// SecVisor's command line.
     pub fn secvisor_words(&self) -> String {
-        let mut words = Vec::new();
-        match self.guard {
-            Some(Guard::Events) => words.push("entry-guard=events"),
-            Some(Guard::Npf) => words.push("entry-guard=npf"),
-            None => (),
+        fn word<T: ValueEnum>(name: &str, value: Option<T>) -> Option<String> {
+            Some(format!("{name}={}", value?.to_possible_value()?.get_name()))
         }
-        match self.violation {
-            Some(Violation::Inject) => words.push("violation=inject"),
-            Some(Violation::Halt) => words.push("violation=halt"),
-            Some(Violation::Audit) => words.push("violation=audit"),
-            None => (),
-        }
-        words.join(" ")
+        let words = [
+            word("views", self.views),
+            word("entry-guard", self.guard),
+            word("violation", self.violation),
+        ];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
     /// SecVisor, if these options want it.
@@ -245,24 +265,29 @@ pub fn run_directory() -> Result<PathBuf> {
 
 /// KVM where this host is AMD with nested SVM, TCG elsewhere; says which.
 pub fn choose_engine(options: &Options, machine: &mut Machine) -> Result<()> {
-    let patched = options.emulator == Emulator::Gmet;
-    machine.kvm = kvm_with_svm() && !patched;
-    if machine.kvm && options.cpu.is_none() {
-        machine.cpu = "host".into();
-    }
-    let engine = if patched {
-        "TCG of a QEMU that this project patched: it has GMET".to_owned()
-    } else if machine.kvm {
-        "KVM (this host has nested SVM)".to_owned()
-    } else {
-        format!("TCG of QEMU {} (this host has no nested SVM to use)", major_version()?)
+    let engine = match options.emulator {
+        Emulator::Gmet => "TCG of a QEMU that this project patched: it has GMET".into(),
+        Emulator::Installed => engine(options, Host::this().lacks().is_none(), machine)?,
     };
     eprintln!("Runs by {engine}.");
     Ok(())
 }
 
+/// Sets up the engine on a host whose KVM can run it or not, and describes it.
+fn engine(options: &Options, by_kvm: bool, machine: &mut Machine) -> Result<String> {
+    if !by_kvm {
+        return Ok(format!("TCG of QEMU {} (no KVM here gives it SVM)", major_version()?));
+    }
+    machine.kvm = true;
+    if options.cpu.is_none() {
+        machine.cpu = kvm::CPU.into();
+    }
+    Ok("KVM with SVM inside, which nobody has tried: please report how it went".into())
+}
+
 /// Boots the guest; its console is the terminal, or this program's input and output.
 pub fn run(options: &Options) -> Result<bool> {
+    kvm::insist(options.kvm)?;
     let guest = options.guest()?;
     let directory = run_directory()?;
     let mut machine = options.machine(&options.secvisor()?, &guest, "shell", &directory)?;
@@ -272,10 +297,25 @@ pub fn run(options: &Options) -> Result<bool> {
     } else {
         eprintln!("SecVisor's log: {}", directory.join("secvisor.log").display());
     }
-    if std::io::stdin().is_terminal() {
-        return on_terminal(&machine, &directory);
+    let ended_well = if std::io::stdin().is_terminal() {
+        on_terminal(&machine, &directory)?
+    } else {
+        on_pipes(&machine, &directory)?
+    };
+    let log = std::fs::read_to_string(directory.join("secvisor.log")).unwrap_or_default();
+    if let Some(views) = views(&log) {
+        eprintln!("SecVisor ran with views={views}.");
     }
-    let mut running = machine.start_with(&directory, FOREVER, |piece| {
+    Ok(ended_well)
+}
+
+/// What SecVisor's log says it enforced by: `gmet`, or the guard of two views.
+fn views(log: &str) -> Option<&str> {
+    log.lines().find_map(|line| field(line.strip_prefix("secvisor: ")?, "views"))
+}
+
+fn on_pipes(machine: &Machine, directory: &Path) -> Result<bool> {
+    let mut running = machine.start_with(directory, FOREVER, |piece| {
         let mut output = std::io::stdout().lock();
         let _ = output.write_all(piece).and_then(|()| output.flush());
     })?;
@@ -337,6 +377,33 @@ mod tests {
     }
 
     #[test]
+    fn kvm_passes_on_what_the_host_has() {
+        let command = |line: &str, by_kvm: bool| {
+            let options = parse(line).unwrap();
+            let mut machine = Machine::new(Boot::Iso("boot.iso".into()));
+            machine.cpu = options.cpu.clone().unwrap_or(machine.cpu);
+            engine(&options, by_kvm, &mut machine).unwrap();
+            let command = machine.command("/tmp".as_ref()).unwrap();
+            command.get_args().map(|it| it.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        };
+        let by_kvm = "-accel kvm -cpu host,migratable=off ";
+        assert!(command("--kvm", true).contains(by_kvm));
+        assert!(command("--disk", true).contains(by_kvm));
+        assert!(command("--kvm --cpu EPYC", true).contains("-accel kvm -cpu EPYC "));
+        assert!(command("--disk", false).contains("-accel tcg -cpu max "));
+    }
+
+    #[test]
+    fn secvisors_words_are_those_of_the_options() {
+        let words = |line| parse(line).map(|options| options.secvisor_words());
+        assert_eq!(words("--views gmet --violation halt").unwrap(), "views=gmet violation=halt");
+        assert_eq!(words("--guard npf").unwrap(), "entry-guard=npf");
+        assert_eq!(words("--disk").unwrap(), "");
+        let log = "secvisor: CPUs: 1\nsecvisor: views=gmet violation=inject parked-processors=0\n";
+        assert_eq!((views(log), views("secvisor: refused: no SVM")), (Some("gmet"), None));
+    }
+
+    #[test]
     fn a_kernel_of_ones_own_has_its_own_options() {
         let options = parse("--demo --kernel /etc/passwd --modules /etc --append quiet").unwrap();
         assert_eq!(options.append, "quiet");
@@ -344,6 +411,8 @@ mod tests {
         assert_eq!(parse("--arch i386 --plain").unwrap().arch, Arch::I386);
         for (line, told) in [
             ("--arch i386 --kernel /etc/passwd", "cannot be used with"),
+            ("--views gmet --guard npf", "cannot be used with"),
+            ("--kvm --emulator gmet", "cannot be used with"),
             ("--arch arm", "invalid value 'arm'"),
             ("--modules /etc", "--kernel"),
             ("--kernel /etc", "no such file"),
