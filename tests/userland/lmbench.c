@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * lmbench [MODULE.ko]: the rows of lmbench's table, INT 0x80 and loading that module, counted
- * instead of timed: instructions (the TSC under QEMU's -icount shift=0) and exits to SecVisor
- * (none without it). One line per row:
- *   lmbench: ROW operations=N instructions=I exits=E
+ * lmbench [MODULE.ko]: the rows of lmbench's table, INT 0x80, packing files, and loading and
+ * unloading that module, counted instead of timed: instructions (the TSC under QEMU's -icount
+ * shift=0) and exits to SecVisor (none without it). One line per row:
+ *   lmbench: ROW operations=N instructions=I exits=E spread=S
  * Each row is warmed up and run for some rounds, of which the median counts: so timer ticks do
- * not. The loops' own instructions do.
+ * not, but where a round is longer than they are apart. The loops' own instructions do. The spread
+ * is what lies between the first and the third quartile, in instructions.
  * lmbench null-call: the first row only.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -24,12 +28,15 @@
 
 /* of less than half a million instructions each: most have no timer tick in them */
 #define ROUNDS 21
+/* more instructions than are between two ticks, with each of which the kernel may change its ways */
+#define WARM_UP 10000000
 #define FILE_NAME "/tmp/lmbench.file"
+#define TREE "/tmp/lmbench.tree"
 #define STRIDE (256 << 10)
 #define FAULTS 64
 
 struct count {
-	int64_t instructions, exits;
+	int64_t instructions, exits, spread;
 };
 
 /* ---- reading the counters ---- */
@@ -90,23 +97,30 @@ static int compare(const void *a, const void *b)
 static struct count median(void (*body)(int), int operations)
 {
 	struct count rounds[ROUNDS];
+	int64_t start = instructions();
 	int i;
 
-	body(operations);
+	do {
+		body(operations);
+	} while (instructions() - start < WARM_UP);
 	for (i = 0; i < ROUNDS; i++) {
 		memset(&sum, 0, sizeof(sum));
 		body(operations);
 		rounds[i] = sum;
 	}
 	qsort(rounds, ROUNDS, sizeof(*rounds), compare);
-	return rounds[ROUNDS / 2];
+	sum = rounds[ROUNDS / 2];
+	sum.spread = rounds[3 * ROUNDS / 4].instructions - rounds[ROUNDS / 4].instructions;
+	return sum;
 }
 
 static void print(const char *row, int operations, struct count c)
 {
-	printf("lmbench: %s operations=%d instructions=%lld exits=%lld\n", row, operations,
-	       (long long)c.instructions, (long long)c.exits);
+	printf("lmbench: %s operations=%d instructions=%lld exits=%lld spread=%lld\n", row, operations,
+	       (long long)c.instructions, (long long)c.exits, (long long)c.spread);
 	fflush(stdout);
+	/* or the serial port's interrupts would fall into the next row */
+	tcdrain(1);
 }
 
 static void row(const char *name, void (*body)(int), int operations)
@@ -118,6 +132,7 @@ static struct count minus(struct count a, struct count b)
 {
 	a.instructions -= b.instructions;
 	a.exits -= b.exits;
+	a.spread += b.spread;
 	return a;
 }
 
@@ -173,6 +188,19 @@ static void int80_round_trip(int n)
 	end();
 }
 
+static int zero;
+
+/* lat_syscall read: a byte of /dev/zero */
+static void read_byte(int n)
+{
+	char byte;
+
+	begin();
+	while (n--)
+		need(read(zero, &byte, 1) == 1, "/dev/zero");
+	end();
+}
+
 static void wait_for(pid_t pid)
 {
 	int status;
@@ -196,22 +224,37 @@ static void fork_exit(int n)
 	end();
 }
 
-/* lat_proc exec: fork, exec of this static program, and its exit */
-static void fork_exec(int n)
+static void run(const char *path, char *const argv[], int n)
 {
-	char *argv[] = { "lmbench", "exit", NULL };
+	char *none = NULL;
 	pid_t pid;
 
 	begin();
 	while (n--) {
 		pid = fork();
 		if (!pid) {
-			execve("/proc/self/exe", argv, argv + 2);
+			execve(path, argv, &none);
 			_exit(1);
 		}
 		wait_for(pid);
 	}
 	end();
+}
+
+/* lat_proc exec: fork, exec of this static program, and its exit */
+static void fork_exec(int n)
+{
+	char *argv[] = { "lmbench", "exit", NULL };
+
+	run("/proc/self/exe", argv, n);
+}
+
+/* a job: tar and gzip of 64 small files, from a shell */
+static void archive(int n)
+{
+	char *argv[] = { "sh", "-c", "cd " TREE " && tar -cf - . | gzip >" TREE ".tgz", NULL };
+
+	run("/bin/sh", argv, n);
 }
 
 static void kill_nothing(int n)
@@ -340,8 +383,20 @@ static void load_module(int n)
 	while (n--) {
 		begin();
 		need(!syscall(SYS_init_module, image, size, ""), module);
+		/* new kernels free its init code in a thread of their own */
+		sched_yield();
 		end();
 		need(!syscall(SYS_delete_module, module, O_NONBLOCK), module);
+	}
+}
+
+static void unload_module(int n)
+{
+	while (n--) {
+		need(!syscall(SYS_init_module, image, size, ""), module);
+		begin();
+		need(!syscall(SYS_delete_module, module, O_NONBLOCK), module);
+		end();
 	}
 }
 
@@ -371,10 +426,29 @@ static void make_file(void)
 	close(fd);
 }
 
+/* 50 KB of numbers, the same each time */
+static void make_tree(void)
+{
+	char name[64];
+	unsigned i, line;
+	FILE *f;
+
+	mkdir(TREE, 0700);
+	for (i = 0; i < 64; i++) {
+		snprintf(name, sizeof(name), TREE "/%u", i);
+		f = fopen(name, "w");
+		need(f != NULL, name);
+		for (line = 0; line < 50; line++)
+			fprintf(f, "%u %u\n", line, (line * line + i) * 2654435761U);
+		fclose(f);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	const int n = 500, p = 50;
+	const int n = 500, s = 100, p = 50;
 	struct count caught_signals, overhead, trips;
+	int priority = 0;
 	struct utsname system;
 	uint32_t r[4];
 
@@ -382,6 +456,8 @@ int main(int argc, char **argv)
 		return 0;
 	cpuid(0x40000000, r);
 	under_secvisor = !memcmp(r + 1, "SecVisorRust", 12);
+	/* who is woken waits for its turn, and does not sometimes preempt who woke it */
+	need(!syscall(SYS_sched_setscheduler, 0, SCHED_BATCH, &priority), "scheduling");
 	reading = median(nothing, 1);
 	uname(&system);
 	printf("lmbench: runs on release=%s machine=%s\n", system.release, system.machine);
@@ -391,19 +467,24 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "null-call"))
 		goto done;
 	row("int80", int80_round_trip, n);
+	zero = open("/dev/zero", O_RDONLY);
+	row("read", read_byte, n);
 	row("fork", fork_exit, 4);
 	row("exec", fork_exec, 1);
-	caught_signals = minus(median(kill_and_catch, n), median(kill_nothing, n));
-	print("protection-fault", n, minus(median(protection_fault, n), caught_signals));
+	caught_signals = minus(median(kill_and_catch, s), median(kill_nothing, s));
+	print("protection-fault", s, minus(median(protection_fault, s), caught_signals));
 	row("page-fault", page_fault, FAULTS);
 	need(!pipe(there) && !pipe(back), "a pipe");
 	overhead = median(alone, p);
 	trips = pipes(p);
 	print("context-switch", 2 * p, minus(trips, overhead));
 	print("pipe", p, trips);
+	make_tree();
+	row("archive", archive, 1);
 	if (argc > 1) {
 		read_module(argv[1]);
 		row("module-load", load_module, 2);
+		row("module-unload", unload_module, 2);
 	}
 done:
 	printf("lmbench: done\n");

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use harness::Result;
-use harness::attack::{self, Column, Figure, Setup};
+use harness::attack::{self, Column, Setup};
 use harness::record::{Record, field, number};
 
 use crate::artifacts::{self, Arch, Guest};
 use crate::lines;
-use crate::lmbench::{CPU, Table};
+use crate::lmbench::{CPU, CPU_GMET, GMET_NOTE, Table};
 use crate::process::{Progress, caller_path};
 use crate::run::{self, Options as Run, SHELL};
 
@@ -48,15 +48,18 @@ impl Figures {
     }
 
     fn json(&self) -> String {
-        let lines: Vec<_> =
-            self.0.iter().map(|(name, value)| format!("  \"{name}\": {}", short(*value))).collect();
+        let lines: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("  \"{name}\": {}", short(*value, 4)))
+            .collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 }
 
-/// A number with at most two decimals.
-fn short(value: f64) -> String {
-    let text = format!("{value:.2}");
+/// A number with at most so many decimals.
+fn short(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -68,7 +71,7 @@ pub fn bench(options: &Options) -> Result<bool> {
         measure(&directory, &mut figures)?;
     }
     for (name, value) in &figures.0 {
-        println!("    {name:<44} {:>12}", short(*value));
+        println!("    {name:<44} {:>12}", short(*value, 2));
     }
     let mut guests = Vec::new();
     for arch in Arch::value_variants() {
@@ -81,6 +84,7 @@ pub fn bench(options: &Options) -> Result<bool> {
         guests.push((None, Run { kernel, modules, demo: true, ..Run::for_tests() }.guest()?));
     }
     let secvisor = artifacts::hypervisor()?;
+    println!("\n{GMET_NOTE}");
     for (name, guest) in guests {
         let table = Table::measure(name.as_deref(), &secvisor, &guest, &directory)?;
         print!("\n{}", table.markdown());
@@ -113,24 +117,31 @@ fn count_instructions(directory: &Path, figures: &mut Figures) -> Result<()> {
     let (guest, secvisor) = (artifacts::attack_guest(artifacts::TARGET)?, artifacts::hypervisor()?);
     let files = (guest.vmlinux, secvisor, guest.list);
     let setup = Setup::new(files.0, files.1, files.2, directory.to_path_buf());
-    let run = |column: Column| {
-        let _progress = Progress::new(&format!("counting instructions ({})", column.name()));
-        let setup = setup.clone();
-        attack::bench(&Setup { cpu: CPU.into(), ..setup }, column)
+    let installed = Setup { cpu: CPU.into(), ..setup.clone() };
+    let emulator = artifacts::gmet_emulator()?;
+    let (cpu, directory) = (CPU_GMET.into(), directory.join("gmet"));
+    let patched = Setup { emulator, cpu, directory, ..setup };
+    let run = |what: &str, setup: &Setup, column: Column| {
+        let _progress = Progress::new(&format!("counting instructions ({what})"));
+        attack::bench(setup, column)
     };
-    let (plain, events, npf) = (run(Column::Plain)?, run(Column::Events)?, run(Column::Npf)?);
-    let find = |way: &[Figure], name: &str| {
-        let found = way.iter().find(|figure| figure.name == name).cloned();
-        found.ok_or_else(|| format!("the guest told nothing of {name}"))
-    };
-    // Going to user mode and back once is no part of the loop.
-    let around = find(&events, "empty")?.exits;
-    let syscall = find(&events, "syscall")?;
-    let exits = syscall.exits.saturating_sub(around) as f64;
-    figures.add("exits_per_null_syscall", exits / syscall.iterations as f64);
-    let interrupt = find(&events, "user-interrupt")?.exits_per_round();
-    figures.add("exits_per_user_interrupt", interrupt);
-    for (end, way) in [("", &events), ("_npf", &npf), ("_plain", &plain)] {
+    let plain = run("plain", &installed, Column::Plain)?;
+    let events = run("events", &installed, Column::Events)?;
+    let npf = run("npf", &installed, Column::Npf)?;
+    let gmet = run("gmet", &patched, Column::Gmet)?;
+    for (end, way) in [("", &events), ("_gmet", &gmet)] {
+        let find = |name: &str| {
+            let found = way.iter().find(|figure| figure.name == name);
+            found.ok_or_else(|| format!("the guest told nothing of {name}"))
+        };
+        // Going to user mode and back once is no part of the loop.
+        let (around, syscall) = (find("empty")?.exits, find("syscall")?);
+        let exits = syscall.exits.saturating_sub(around) as f64 / syscall.iterations as f64;
+        figures.add(format!("exits_per_null_syscall{end}"), exits);
+        let interrupt = find("user-interrupt")?.exits_per_round();
+        figures.add(format!("exits_per_user_interrupt{end}"), interrupt);
+    }
+    for (end, way) in [("", &events), ("_npf", &npf), ("_gmet", &gmet), ("_plain", &plain)] {
         for figure in way {
             let name = match figure.name.as_str() {
                 "empty" => continue,
@@ -255,7 +266,7 @@ mod tests {
     fn figures_are_flat_json() {
         let mut figures = Figures::default();
         figures.add("a", 2.0);
-        figures.add("b", 1.256);
-        assert_eq!(figures.json(), "{\n  \"a\": 2,\n  \"b\": 1.26\n}\n");
+        figures.add("b", 1.00256);
+        assert_eq!(figures.json(), "{\n  \"a\": 2,\n  \"b\": 1.0026\n}\n");
     }
 }
